@@ -1,0 +1,103 @@
+"""Points of the transfer plane, the mixes beneath them, corners by name, and straight paths.
+
+Three checkpoints span a plane: w(α, β) = m_s + α·(m'_s − m_s) + β·(m_t − m_s). A point is held as a mix: one
+coefficient for each checkpoint, summing to 1. Nothing here reads a weight.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import PointError
+
+ROLES = ("source_base", "source_tuned", "target_base", "target_tuned")
+LABELS = {
+    "source_base": "source base",
+    "source_tuned": "source fine-tuned",
+    "target_base": "target base",
+    "target_tuned": "target fine-tuned",
+    "merged": "merged",
+}
+SYMBOLS = {"source_base": "m_s", "source_tuned": "m'_s", "target_base": "m_t", "target_tuned": "m'_t"}
+LIMIT = 10.0  # |α|, |β|: beyond it a coefficient is a slip of the finger
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Coefficients in the order of ROLES; they sum to 1."""
+
+    coefficients: tuple[float, float, float, float]
+
+    def __post_init__(self):
+        if not all(math.isfinite(c) for c in self.coefficients):
+            raise PointError("α and β must be finite numbers.")
+        if abs(sum(self.coefficients) - 1) > 1e-9:
+            raise PointError(f"The coefficients of a mix sum to 1, and these sum to {sum(self.coefficients):g}.")
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The checkpoints that take part, with their coefficients."""
+        return {role: c for role, c in zip(ROLES, self.coefficients, strict=True) if c != 0}
+
+    @property
+    def corner(self) -> str | None:
+        """The role of the one checkpoint that this is, or None for a real mix."""
+        return next(iter(self.parts)) if len(self.parts) == 1 else None
+
+    @property
+    def plane(self) -> tuple[float, float] | None:
+        """(α, β), or None where the target fine-tuned model takes part: it lies off the plane."""
+        _, tuned, target, reference = self.coefficients
+        return None if reference else (tuned, target)
+
+    def __str__(self) -> str:
+        if self.corner:
+            return LABELS[self.corner]
+        if self.plane:
+            return f"(α {self.plane[0]:g}, β {self.plane[1]:g})"
+        return " + ".join(f"{c:g} {SYMBOLS[role]}" for role, c in self.parts.items())
+
+
+def point(alpha: float, beta: float = 1.0) -> Mix:
+    """w(α, β). The merged model at strength α is point(α), that is β = 1. Raises PointError."""
+    if not (math.isfinite(alpha) and math.isfinite(beta)):
+        raise PointError("α and β must be finite numbers.")
+    if max(abs(alpha), abs(beta)) > LIMIT:
+        raise PointError(f"α and β must lie between −{LIMIT:g} and {LIMIT:g}.")
+    # On the two edges through the merged model the coefficient of m_s is −α or −β without a rounding.
+    base = -alpha if beta == 1 else -beta if alpha == 1 else 1 - (alpha + beta)
+    return Mix((base, alpha, beta, 0.0))
+
+
+CORNERS: Mapping[str, Mix] = {
+    "source_base": point(0, 0),
+    "source_tuned": point(1, 0),
+    "target_base": point(0, 1),
+    "target_tuned": Mix((0.0, 0.0, 0.0, 1.0)),
+    "merged": point(1, 1),
+}
+
+
+@dataclass(frozen=True)
+class Path:
+    """The straight line from one point to another; t = 0 and t = 1 are its ends to the bit."""
+
+    name: str
+    start: Mix
+    end: Mix
+
+    def at(self, t: float) -> Mix:
+        """(1 − t)·start + t·end. Raises PointError."""
+        if not math.isfinite(t) or abs(t) > LIMIT:
+            raise PointError(f"A step along a path must lie between −{LIMIT:g} and {LIMIT:g}.")
+        if self.start.plane and self.end.plane:
+            (a0, b0), (a1, b1) = self.start.plane, self.end.plane
+            return point(a0 + t * (a1 - a0), b0 + t * (b1 - b0))
+        mixed = [(1 - t) * a + t * b for a, b in zip(self.start.coefficients, self.end.coefficients, strict=True)]
+        return Mix((mixed[0], mixed[1], mixed[2], mixed[3]))
+
+
+PATHS: Mapping[str, Path] = {
+    "strength": Path("target base → merged (α at β = 1)", CORNERS["target_base"], CORNERS["merged"]),
+    "source_target": Path("source fine-tuned → merged (β at α = 1)", CORNERS["source_tuned"], CORNERS["merged"]),
+}
