@@ -55,7 +55,7 @@ def sweep(
     if task is None and not text:
         raise TaskError("Choose a task or a text to score on.")
     corners = [role for role in ROLES if role in triple.checkpoints]
-    points = [(CORNERS[role], LABELS[role], None) for role in corners]
+    points: list[tuple[Mix, str, float | None]] = [(CORNERS[role], LABELS[role], None) for role in corners]
     points += [(path.at(t), f"{t:g}", t) for t in at]
     known: dict[Mix, Row] = {}
     for mix, label, t in points:

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -137,7 +137,7 @@ def answer(
     mixes: Sequence[Mix],
     messages: Sequence[Message],
     sampling: Sampling,
-) -> Iterator[list[Answer]]:
+) -> Generator[list[Answer], None, None]:
     """Put one prompt to several points; yields the panes as they grow, last of all with every pane done.
 
     All stream at the same time where memory holds all models, else in turn. Closing it stops them within a token.

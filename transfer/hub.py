@@ -4,10 +4,12 @@ What huggingface_hub does, we leave to it; here stand the order of things and it
 """
 
 import os
+import queue
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import huggingface_hub as hf
@@ -29,7 +31,7 @@ from .checkpoint import (
     read_json,
     shards,
 )  # fmt: skip
-from .errors import Cancelled, HubError
+from .errors import HubError
 
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?$")
 TOKEN: bool | None = False if os.environ.get("SPACE_ID") else None  # a Space's own token is never lent to visitors
@@ -120,26 +122,40 @@ def in_cache(repo: str, revision: str | None) -> Path | None:
         return None
 
 
-def download(checkpoint: Checkpoint, progress: Callable[[int], None], cancelled: Callable[[], bool]) -> Checkpoint:
-    """The same checkpoint with its weights on this disk, in the Hub library's own cache.
+def download(checkpoint: Checkpoint, tick: Callable[[], None]) -> Iterator[int]:
+    """Bring the missing weights to this disk, into the Hub library's own cache; yields bytes as they arrive.
 
-    `progress` is given bytes as they arrive. Raises HubError; Cancelled within a chunk of a stop (what has arrived is
-    kept and the next call goes on from there).
+    `tick` is called with every chunk and may raise Cancelled to stop: what has arrived is kept, and the next call goes
+    on from there. Open the checkpoint anew afterwards. Raises HubError.
     """
+    repo = checkpoint.ref.partition("@")[0]
+    for file in checkpoint.missing:
+        arrived: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(fetch, repo, file, checkpoint.revision, arrived, tick)
+            work.add_done_callback(partial(end, arrived))
+            while (count := arrived.get()) is not None:
+                yield count
+        try:
+            work.result()
+        except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError, OSError) as error:
+            raise plainly(error, checkpoint.ref) from error
+
+
+def end(out: queue.SimpleQueue, _) -> None:
+    """Tell the reader of the queue that nothing more will come."""
+    out.put(None)
+
+
+def fetch(repo: str, file: str, revision: str | None, out: queue.SimpleQueue, tick: Callable[[], None]) -> None:
+    """One file; the size of every chunk goes to `out`."""
 
     class Bar(tqdm):
         def __init__(self, *args, **kwargs):
-            super().__init__(*args, **{**kwargs, "disable": True})
+            super().__init__(*args, **{k: v for k, v in kwargs.items() if k != "name"} | {"disable": True})
 
         def update(self, n=1):
-            if cancelled():
-                raise Cancelled(f"The download of {checkpoint.ref} was stopped. It goes on from there next time.")
-            progress(int(n or 0))
+            tick()
+            out.put(int(n or 0))
 
-    repo = checkpoint.ref.partition("@")[0]
-    for file in checkpoint.missing:
-        try:
-            hf.hf_hub_download(repo, file, revision=checkpoint.revision, token=TOKEN, tqdm_class=Bar)
-        except (hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError, OSError) as error:
-            raise plainly(error, checkpoint.ref) from error
-    return replace(open_folder(checkpoint.folder), ref=checkpoint.ref, revision=checkpoint.revision)
+    hf.hf_hub_download(repo, file, revision=revision, token=TOKEN, tqdm_class=Bar)

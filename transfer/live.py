@@ -89,7 +89,8 @@ class LiveModel:
             pad_token_id=prompter.pad,
         )
         ids, mask = ids.to(self.device), mask.to(self.device)
-        return self.model.generate(inputs=ids, attention_mask=mask, generation_config=plain, **more)
+        model: Any = self.model
+        return model.generate(inputs=ids, attention_mask=mask, generation_config=plain, **more)
 
     @property
     def fingerprint(self) -> str:

@@ -90,7 +90,7 @@ def write_weights(triple: Triple, mix: Mix, folder: Path, shard: int) -> Iterato
                 for tensor in tensors:
                     weight_map[tensor.name] = name
                     for where, piece in reader.mixed(tensor, mix):
-                        file.write(memoryview(piece.contiguous().view(-1).view(torch.uint8).numpy()))
+                        file.write(piece.contiguous().view(-1).view(torch.uint8).numpy().data)
                         yield (done + where.stop) / total
                     done += tensor.numel
     if len(files) > 1:

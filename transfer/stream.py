@@ -69,7 +69,7 @@ class Reader:
         if self.cancelled.is_set():
             raise Cancelled("Stopped.")
         out = torch.empty(count, dtype=TORCH[info.dtype])
-        view = memoryview(out.view(torch.uint8).numpy())
+        view = out.view(torch.uint8).numpy().data
         offset = info.offset + start * out.itemsize
         file, done = self._open(role, info.file), 0
         while done < len(view):

@@ -1,0 +1,124 @@
+"""The endpoints for programs: preflight, compare, sweep and ask by plain values, for gradio_client and curl."""
+
+from typing import Any
+
+import gradio as gr
+
+from analysis.geometry import by_tensor, tensor_table, total
+from analysis.gram import gram_pass
+from analysis.sweep import best, steps, sweep
+from transfer.chat import Sampling, answer
+from transfer.errors import TransferscopeError
+from transfer.plane import CORNERS, PATHS, point
+
+from .chat import ORDER
+from .inputs import number, whole, words
+from .presets import default_text
+from .shared import Shared
+from .sweep import chosen_task
+from .work import say
+
+
+def build(shared: Shared) -> None:
+    """Name the endpoints; call inside gr.Blocks. References are `pocket/…`, Hub ids or, on a local page, folders."""
+
+    def refs_of(source_base: str, source_tuned: str, target_base: str, target_tuned: str) -> dict[str, str]:
+        given = {
+            "source_base": source_base,
+            "source_tuned": source_tuned,
+            "target_base": target_base,
+            "target_tuned": target_tuned,
+        }
+        return {role: words(ref, role, 400) for role, ref in given.items()}
+
+    def preflight(source_base: str, source_tuned: str, target_base: str, target_tuned: str = "") -> dict[str, Any]:
+        """What fits and what does not, from headers alone."""
+        triple = shared.triple(refs_of(source_base, source_tuned, target_base, target_tuned))
+        return {
+            "identity": triple.identity,
+            "bytes_to_download": triple.missing,
+            "findings": [{"level": f.level, "text": f.text} for f in triple.findings],
+        }
+
+    def compare(source_base: str, source_tuned: str, target_base: str, target_tuned: str = "") -> dict[str, Any]:
+        """Norms and cosines of the diff vector: over all tensors, and for each."""
+        triple = shared.here(refs_of(source_base, source_tuned, target_base, target_tuned))
+        table = shared.table(triple)
+        if table is None:
+            table = tensor_table(gram_pass(triple))
+            shared.keep(triple, table)
+        tensors = by_tensor(table)
+        return {"total": clean(total(table).to_dict()), "tensors": [clean(row) for row in tensors.to_dict("records")]}
+
+    def score(
+        source_base: str, source_tuned: str, target_base: str, target_tuned: str = "", path: str = "strength", start: float = 0.0,
+        end: float = 1.5, count: int = 7, task: str = "pocket",
+    ) -> dict[str, Any]:  # fmt: skip
+        """Exact match and loss along a path ("strength" or "source_target"), and the best step by each."""
+        triple = shared.here(refs_of(source_base, source_tuned, target_base, target_tuned))
+        if path not in PATHS:
+            raise TransferscopeError("The path is “strength” or “source_target”.")
+        at = steps(number(start, "start", -10, 10), number(end, "end", -10, 10), whole(count, "count", 2, 41))
+        rows = list(
+            sweep(
+                shared.store, triple, shared.prompter(triple), PATHS[path], at, chosen_task(task, None), default_text()
+            )
+        )
+        told = [
+            {"point": r.label, "step": r.t, "error": r.error, **{n: {"value": s.value, "stderr": s.stderr, "n": s.n} for n, s in r.scores.items()}}
+            for r in rows
+        ]  # fmt: skip
+        tops = {name: best(rows, name) for name in ("exact match", "loss")}
+        return {"points": told, "best": {name: top.t for name, top in tops.items() if top}}
+
+    def ask(
+        source_base: str, source_tuned: str, target_base: str, target_tuned: str = "", prompt: str = "", alpha: float = 1.0,
+        temperature: float = 0.0, max_tokens: int = 48, seed: int = 0,
+    ) -> dict[str, Any]:  # fmt: skip
+        """One prompt to every corner and to the merged model at α."""
+        triple = shared.here(refs_of(source_base, source_tuned, target_base, target_tuned))
+        sampling = Sampling(
+            temperature=number(temperature, "temperature", 0, 2),
+            max_tokens=whole(max_tokens, "max_tokens", 1, 4096),
+            seed=whole(seed, "seed", 0, 2**31 - 1),
+        )
+        merged = point(number(alpha, "alpha", -10, 10))
+        names = [r for r in ORDER if r == "merged" or r in triple.checkpoints]
+        mixes = [merged if name == "merged" else CORNERS[name] for name in names]
+        messages = [{"role": "user", "content": words(prompt, "prompt", 20_000)}]
+        *_, final = answer(shared.store, triple, shared.prompter(triple), mixes, messages, sampling)
+        return {
+            name: {
+                "text": a.text.strip(),
+                "tokens": a.tokens,
+                "fingerprint": a.fingerprint,
+                "stopped": a.stopped,
+                "error": a.error,
+            }
+            for name, a in zip(names, final, strict=True)
+        }
+
+    for name, function in {"preflight": preflight, "compare": compare, "sweep": score, "ask": ask}.items():
+        gr.api(plain_errors(function), api_name=name, concurrency_limit=2)
+
+
+def plain_errors(function: Any) -> Any:
+    """The same function, with errors as sentences."""
+    import functools
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            raise gr.Error(say(error), print_exception=False) from error
+
+    return wrapped
+
+
+def clean(row: dict[str, Any]) -> dict[str, Any]:
+    """NaN and missing values as None, so that it is JSON."""
+    return {
+        k: None if v is None or v != v or str(v) == "<NA>" else getattr(v, "item", lambda v=v: v)()
+        for k, v in row.items()
+    }

@@ -1,0 +1,114 @@
+"""The pieces of HTML that gradio has no component for. Every word of a person or a model is escaped here."""
+
+import html
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.geometry import MEASURES
+from transfer.chat import Answer
+from transfer.plane import LABELS, SYMBOLS, Mix
+from transfer.triple import Finding, Triple, size
+
+MARKS = {"ok": "✓", "note": "·", "warning": "!", "error": "×"}
+
+HERO = """
+<div class="ts-hero">
+  <svg class="ts-logo" viewBox="0 0 48 48" aria-hidden="true">
+    <path d="M8 38 L8 14 M32 38 L32 14" class="ts-logo-delta"/><path d="M8 38 L32 38 M8 14 L32 14" class="ts-logo-shift"/>
+    <circle cx="8" cy="38" r="5" fill="#8a94a6"/><circle cx="8" cy="14" r="5" fill="#3f83d6"/>
+    <circle cx="32" cy="38" r="5" fill="#d08a2c"/><circle cx="32" cy="14" r="7" fill="#8b5cf6"/>
+  </svg>
+  <div>
+    <h1>Transferscope</h1>
+    <p>See what an old fine-tune would do to a new base model, before paying for it again.</p>
+  </div>
+  <div class="ts-formula" aria-label="merged = target base + alpha times (source fine-tuned minus source base)">
+    <b class="merged">merged</b> = <b class="target_base">target base</b> + α · (<b class="source_tuned">source fine-tuned</b>
+    − <b class="source_base">source base</b>)
+  </div>
+</div>
+"""
+
+
+def mathy(symbol: str) -> str:
+    """m'_s with its subscript set as one."""
+    return html.escape(symbol, quote=False).replace("_s", "<sub>s</sub>").replace("_t", "<sub>t</sub>")
+
+
+def report(triple: Triple) -> str:
+    """The preflight in plain words: what each role holds, then what was found."""
+    cards = "".join(
+        f'<div class="ts-model {role}"><span>{LABELS[role]} <i>{mathy(SYMBOLS[role])}</i></span>'
+        f"<b>{html.escape(c.name)}</b><small>{c.parameters / 1e6:,.2f} M parameters · {'/'.join(c.dtypes)} · {size(c.nbytes)}"
+        f"{' · not downloaded' if c.missing else ''}</small></div>"
+        for role, c in triple.checkpoints.items()
+    )
+    return f'<div class="ts-models">{cards}</div>{findings(triple.findings)}'
+
+
+def findings(found: Sequence[Finding]) -> str:
+    rows = "".join(
+        f'<li class="ts-{f.level}"><span aria-hidden="true">{MARKS[f.level]}</span>{html.escape(f.text)}</li>'
+        for f in found
+    )
+    return f'<ul class="ts-findings">{rows}</ul>'
+
+
+def tiles(total: pd.Series) -> str:
+    """The totals of a comparison, each with what it tells."""
+    names = ["relative", "norm_delta", "norm_shift", "cos_shift", "cos_reference", "best_alpha", "lost"]
+    out = []
+    for name in names:
+        value = float(total[name])
+        if math.isnan(value):
+            continue
+        label, hint = MEASURES[name]
+        shown = f"{value:.1%}" if name in ("relative", "lost") else f"{value:.3g}"
+        out.append(f'<div class="ts-tile"><span>{mathy(label)}</span><b>{shown}</b><small>{mathy(hint)}</small></div>')
+    return f'<div class="ts-tiles">{"".join(out)}</div>'
+
+
+def panes(answers: Sequence[Answer], names: Sequence[str], prompt: str, why: str = "", expect: str = "") -> str:
+    """One card for each pane, with who answered, the answer so far, its speed and the fingerprint of its weights."""
+    cards = []
+    for role, a in zip(names, answers, strict=True):
+        where = mathy(SYMBOLS[role]) if role in SYMBOLS else strength(a.mix)
+        if a.error:
+            body = f'<p class="ts-answer ts-broken">{html.escape(a.error)}</p>'
+        elif a.text or a.done:
+            cursor = "" if a.done else '<span class="ts-cursor"></span>'
+            body = f'<p class="ts-answer">{html.escape(a.text.strip()) or "<i>(nothing)</i>"}{cursor}</p>'
+        else:
+            body = '<p class="ts-answer ts-waiting"><span class="ts-cursor"></span></p>'
+        badge = ""
+        if a.done and not a.error:
+            if expect and a.text.strip() == expect:
+                badge = '<span class="ts-badge ts-ok">✓ right</span>'
+            elif not a.stopped:
+                badge = '<span class="ts-badge ts-warning">does not stop</span>'
+            elif expect:
+                badge = '<span class="ts-badge ts-error">✗ not right</span>'
+        speed = f"{a.speed:,.0f} tokens/s" if a.speed else f"{a.tokens} tokens" if a.tokens else "…"
+        first = f" · first after {a.first:.2f} s" if a.first is not None else ""
+        print_ = (
+            f'<code title="fingerprint of the weights that answered">{a.fingerprint}</code>' if a.fingerprint else ""
+        )
+        cards.append(
+            f'<article class="ts-pane {role}"><header><b>{LABELS[role]}</b><span class="ts-faint">{where}</span>{badge}</header>'
+            f"{body}<footer><span>{speed}{first}</span>{print_}</footer></article>"
+        )
+    asked = f'<div class="ts-asked"><b>{html.escape(prompt)}</b>'
+    if expect:
+        asked += f"<span>{html.escape(why)} Right: “{html.escape(expect)}”</span>"
+    return f'{asked}</div><div class="ts-panes" aria-live="polite">{"".join(cards)}</div>'
+
+
+EMPTY_PANES = '<div class="ts-asked"><span>Ask something, or press one of the questions above: all models answer side by side.</span></div>'
+
+
+def strength(mix: Mix) -> str:
+    """A merged model by its formula: m_t + 0.8·Δ."""
+    alpha = mix.plane[0] if mix.plane else 0.0
+    return f"{mathy('m_t')} {'−' if alpha < 0 else '+'} {abs(alpha):g}·Δ"

@@ -1,0 +1,127 @@
+"""The page: its tabs, and which press does what."""
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from . import api, chat, compare, export, sweep, triple
+from .markup import HERO
+from .presets import read_presets, read_suggestions
+from .shared import Shared
+
+QUESTIONS = 4  # suggested on the first tab; the Chat tab has them all
+
+
+def build(shared: Shared | None = None) -> gr.Blocks:
+    """The whole app, ready to launch."""
+    shared = shared or Shared()
+    presets, suggestions = read_presets(), read_suggestions()
+    with gr.Blocks(title="Transferscope", fill_width=True, analytics_enabled=False) as page:
+        gr.HTML(HERO, padding=False)
+        refs = gr.State(presets[0].refs)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Triple", id="triple"):
+                first = triple.build(presets, [s.prompt for s in suggestions[:QUESTIONS]])
+            with gr.Tab("Compare", id="compare"):
+                compared = compare.build()
+            with gr.Tab("Sweep", id="sweep"):
+                swept = sweep.build()
+            with gr.Tab("Chat", id="chat"):
+                asked = chat.build(suggestions)
+            with gr.Tab("Export", id="export"):
+                written = export.build()
+        api.build(shared)
+
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+        # Triple: a preset fills the form; what the form says is checked; what fits is compared.
+        drawn = [
+            compared.progress, compared.tiles, compared.hint, compared.heat, compared.lines, compared.table, compared.save, first.plane,
+        ]  # fmt: skip
+        checked: dict[str, Any] = {
+            "fn": partial(triple.check, shared), "inputs": first.refs, "outputs": [refs, first.report, first.download],
+        }  # fmt: skip
+        then_compare: dict[str, Any] = {
+            "fn": partial(compare.first, shared), "inputs": [refs, compared.measure], "outputs": drawn,
+        }  # fmt: skip
+        filled = first.preset.input(partial(triple.fill, presets), first.preset, [first.about, *first.refs], **private)
+        for opened in (
+            page.load(**checked, **private),
+            filled.then(**checked, **private),
+            first.check.click(**checked, **private),
+        ):
+            opened.then(**then_compare, concurrency_limit=2, concurrency_id="compare", **private)
+            opened.then(lambda r: gr.update(visible=chat.is_pocket(r)), refs, asked.chips, **private)
+        gr.on([box.input for box in first.refs], lambda: gr.update(value="Your own"), None, first.preset, **private)
+        shown_stop = partial(gr.update, visible=True)
+        fetched = first.download.click(shown_stop, None, first.stop, **private).then(
+            partial(triple.fetch, shared), refs, [first.report, first.download], concurrency_limit=2, **private
+        )
+        done = fetched.then(lambda: gr.update(visible=False), None, first.stop, **private)
+        done.then(**then_compare, concurrency_id="compare", **private)
+        first.stop.click(lambda: gr.update(visible=False), None, first.stop, cancels=[fetched], **private)
+
+        # Compare
+        running = compared.compare.click(
+            partial(compare.run, shared), [refs, compared.measure], drawn, concurrency_id="compare", **private
+        )
+        compared.stop.click(lambda: "", None, compared.progress, cancels=[running], **private)
+        compared.measure.input(
+            partial(compare.redraw, shared),
+            [refs, compared.measure],
+            [compared.hint, compared.heat, compared.lines],
+            **private,
+        )
+
+        # Sweep
+        swept.task.input(lambda name: gr.update(visible=name == sweep.OWN_TASK), swept.task, swept.file, **private)
+        running = swept.run.click(
+            partial(sweep.run, shared),
+            [refs, swept.path, swept.start, swept.end, swept.count, swept.task, swept.file, swept.text],
+            [swept.progress, swept.plot, swept.table, swept.save],
+            concurrency_limit=2,
+            **private,
+        )
+        swept.stop.click(stopped("Stopped. What was scored stays."), None, swept.progress, cancels=[running], **private)
+
+        # Chat: Ask, Enter, a suggested question here or on the first tab, or a new α put the prompt to all panes.
+        asking: dict[str, Any] = {
+            "fn": partial(chat.run, shared, suggestions),
+            "inputs": [refs, asked.prompt, asked.alpha, asked.shown, asked.temperature, asked.max_tokens, asked.seed],
+            "outputs": asked.panes,
+            "concurrency_limit": 4,
+            "concurrency_id": "chat",
+            "trigger_mode": "always_last",
+        }
+        runs: list[Any] = [asked.ask.click(**asking, **private), asked.prompt.submit(**asking, **private)]
+        for button in asked.suggested:
+            runs.append(button.click(lambda text: text, button, asked.prompt, **private).then(**asking, **private))
+        for button in first.shows:
+            turned = button.click(
+                lambda text: (text, gr.Tabs(selected="chat")), button, [asked.prompt, tabs], **private
+            )
+            runs.append(turned.then(**asking, **private))
+        runs.append(asked.alpha.release(**asking, **private))
+        asked.stop.click(None, None, None, cancels=runs, **private)
+
+        # Export: α follows the one that was chatted with.
+        asked.alpha.release(lambda alpha: alpha, asked.alpha, written.alpha, **private)
+        running = written.write.click(
+            partial(export.run, shared),
+            [refs, written.alpha, written.folder],
+            [written.progress, written.code, written.files],
+            concurrency_limit=1,
+            **private,
+        )
+        written.stop.click(
+            stopped("Stopped. Nothing was left behind."), None, written.progress, cancels=[running], **private
+        )
+    return page
+
+
+def stopped(text: str) -> Any:
+    """What the Stop buttons leave on the page."""
+    from .work import notice
+
+    return lambda: notice(text)

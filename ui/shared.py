@@ -1,0 +1,110 @@
+"""What everybody on the page shares: opened triples, comparisons and live models, each in one bounded store.
+
+A session holds the names of its checkpoints and nothing else; what is made of them is found here by identity.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
+
+from transfer.checkpoint import Checkpoint, open_folder
+from transfer.errors import CheckpointError, TripleError
+from transfer.hub import looks_like_hub_id, open_hub
+from transfer.plane import ROLES
+from transfer.prompt import Prompter
+from transfer.store import Store
+from transfer.triple import Triple, open_checkpoint, open_triple, size
+
+from .presets import pocket_folder
+
+HOSTED = bool(os.environ.get("SPACE_ID") or os.environ.get("TRANSFERSCOPE_HOSTED"))
+
+
+class Shelf:
+    """The last few results by key. Two who ask for the same thing at once wait for one making of it."""
+
+    def __init__(self, most: int):
+        self.most = most
+        self._items: OrderedDict[Hashable, tuple[threading.Lock, list]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            lock, box = self._items.setdefault(key, (threading.Lock(), []))
+            self._items.move_to_end(key)
+            while len(self._items) > self.most:
+                self._items.popitem(last=False)
+        with lock:
+            if not box:
+                box.append(make())
+            return box[0]
+
+    def peek(self, key: Hashable) -> Any | None:
+        """What is there already, or None."""
+        with self._lock:
+            _, box = self._items.get(key, (None, []))
+        return box[0] if box else None
+
+
+def open_ref(ref: str) -> Checkpoint:
+    """A checkpoint by what stands in the form: `pocket/…`, a folder (not on a hosted page), or a Hub id."""
+    folder = pocket_folder(ref)
+    if folder is not None:
+        return replace(open_folder(folder), ref=ref)
+    if HOSTED:
+        if not looks_like_hub_id(ref):
+            raise CheckpointError(f"{ref!r} is not a Hub id. On this hosted page give ids like owner/name.")
+        return open_hub(ref)
+    return open_checkpoint(ref)
+
+
+def stamp(ref: str) -> tuple[str, float]:
+    """A reference with the time of its last change, where it is a folder."""
+    folder = pocket_folder(ref)
+    try:
+        return ref, os.stat(folder or os.path.expanduser(ref)).st_mtime
+    except (OSError, ValueError):
+        return ref, 0.0
+
+
+@dataclass
+class Shared:
+    """One for the whole app."""
+
+    store: Store = field(default_factory=Store)
+    _triples: Shelf = field(default_factory=lambda: Shelf(32))
+    _prompters: Shelf = field(default_factory=lambda: Shelf(8))
+    _tables: Shelf = field(default_factory=lambda: Shelf(16))
+
+    def triple(self, refs: Mapping[str, str]) -> Triple:
+        """The opened triple of these references. Raises TransferscopeError."""
+        clean = {role: str(refs.get(role) or "").strip() for role in ROLES}
+        return self._triples.get(tuple(stamp(ref) for ref in clean.values()), lambda: open_triple(clean, open_ref))
+
+    def here(self, refs: Mapping[str, str]) -> Triple:
+        """Like `triple`, with all weights on this disk. Raises TripleError where some are still on the Hub."""
+        triple = self.triple(refs)
+        if triple.missing:
+            raise TripleError(
+                f"{size(triple.missing)} of weights are still on the Hub. Press Download on the Triple tab first."
+            )
+        return triple
+
+    def forget(self, refs: Mapping[str, str]) -> None:
+        """Open these anew next time: something about them has changed."""
+        self._triples = Shelf(32)
+
+    def prompter(self, triple: Triple) -> Prompter:
+        return self._prompters.get(triple.identity, lambda: Prompter(triple))
+
+    def table(self, triple: Triple) -> pd.DataFrame | None:
+        """The tensor table of a comparison made before."""
+        return self._tables.peek(triple.identity)
+
+    def keep(self, triple: Triple, table: pd.DataFrame) -> None:
+        self._tables.get(triple.identity, lambda: table)

@@ -1,0 +1,148 @@
+"""The Sweep tab: score every step of a path, with the corners as reference lines."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from analysis import plots
+from analysis.sweep import Row, best, steps, sweep, sweep_table
+from analysis.tasks import Task, load_task
+from transfer.errors import TaskError
+from transfer.plane import PATHS
+
+from .inputs import number, whole, words
+from .presets import default_text, task_files
+from .shared import Shared
+from .triple import Refs
+from .work import background, notice, progress_bar, say
+
+NO_TASK, OWN_TASK = "none", "your own file"
+AXES = {"strength": "α", "source_target": "β"}
+
+
+@dataclass
+class SweepTab:
+    """The tab's components."""
+
+    path: gr.Radio
+    start: gr.Number
+    end: gr.Number
+    count: gr.Slider
+    task: gr.Dropdown
+    file: gr.File
+    text: gr.Textbox
+    run: gr.Button
+    stop: gr.Button
+    progress: gr.HTML
+    plot: gr.Plot
+    table: gr.Dataframe
+    save: gr.DownloadButton
+
+
+def build() -> SweepTab:
+    """Lay the tab out."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=4, min_width=320):
+            path = gr.Radio([(p.name, key) for key, p in PATHS.items()], value="strength", label="Path", elem_id="path")
+            with gr.Row():
+                start = gr.Number(0.0, label="From", step=0.1, min_width=80)
+                end = gr.Number(1.5, label="To", step=0.1, min_width=80)
+            count = gr.Slider(2, 41, 7, step=1, label="Steps", elem_id="steps")
+            names = [*task_files(), OWN_TASK, NO_TASK]
+            task = gr.Dropdown(names, value=names[0], label="Exact match on the task", elem_id="task")
+            file = gr.File(
+                label="A task of your own (JSON Lines: prompt, answer)",
+                file_types=[".jsonl"],
+                visible=False,
+                height=120,
+            )
+            text = gr.Textbox(
+                default_text(), label="Loss on the text", lines=4, max_lines=8, max_length=5_000_000, elem_id="text"
+            )
+            with gr.Row():
+                run_ = gr.Button("Sweep", variant="primary", elem_id="sweep")
+                stop = gr.Button("Stop", variant="stop", elem_id="stop-sweep")
+        with gr.Column(scale=7, min_width=320):
+            progress = gr.HTML(
+                notice("Press Sweep: every step is scored, and the best one marked."), elem_id="sweep-told"
+            )
+            plot = gr.Plot(label="Scores along the path", elem_id="sweep-plot")
+    table = gr.Dataframe(interactive=False, max_height=360, show_label=False, elem_id="sweep-table", visible=False)
+    save = gr.DownloadButton("Download the scores (CSV)", size="sm", visible=False)
+    return SweepTab(path, start, end, count, task, file, text, run_, stop, progress, plot, table, save)
+
+
+def chosen_task(name: object, file: object) -> Task | None:
+    """The task by what the form says. Raises TaskError."""
+    if name == NO_TASK:
+        return None
+    if name == OWN_TASK:
+        if not file:
+            raise TaskError("Choose a task file first, or one of the tasks that ship.")
+        return load_task(str(file))
+    files = task_files()
+    if name not in files:
+        raise TaskError("There is no task of that name.")
+    return load_task(files[str(name)])
+
+
+def run(
+    shared: Shared, refs: Refs, path: str, start: Any, end: Any, count: Any, task: Any, file: Any, text: Any
+) -> Iterator[list[Any]]:
+    """Sweep: yields values for (progress, plot, table, save) as points are scored; what is scored stays."""
+    rows: list[Row] = []
+    try:
+        if path not in PATHS:
+            raise TaskError("Choose one of the paths.")
+        at = steps(number(start, "From", -10, 10), number(end, "To", -10, 10), whole(count, "Steps", 2, 41))
+        questions, axis = chosen_task(task, file), AXES[path]
+        passage = words(text, "The text", 5_000_000).strip() or None
+        triple = shared.here(refs)
+        began, total = time.monotonic(), len(at) + len(triple.checkpoints)
+        prompter = shared.prompter(triple)
+        yield [progress_bar(0, began, "Building the model"), gr.skip(), gr.skip(), gr.skip()]
+        for row in background(
+            lambda tick: sweep(shared.store, triple, prompter, PATHS[path], at, questions, passage, tick)
+        ):
+            figure: Any = gr.skip()
+            if row is not None:
+                rows.append(row)
+                if row.t is not None:
+                    figure = plots.sweep_figure(rows, axis)
+            doing = f"{len(rows)} of {total} points" + (f", {rows[-1].label}" if rows else "")
+            yield [progress_bar(len(rows) / total, began, doing), figure, gr.skip(), gr.skip()]
+        frame = sweep_table(rows, questions)
+        target = Path(tempfile.mkdtemp(prefix="transferscope-")) / f"sweep-{triple.identity[:8]}.csv"
+        frame.to_csv(target, index=False)
+        told = notice(summary(rows, axis, time.monotonic() - began), "ok")
+        told += "".join(notice(row.error, "error") for row in rows if row.error)
+        shown = frame.drop(columns=["error"] if not frame["error"].any() else []).round(4)
+        yield [
+            told,
+            plots.sweep_figure(rows, axis),
+            gr.update(value=shown, visible=True),
+            gr.update(value=str(target), visible=True),
+        ]
+    except Exception as error:
+        yield [notice(say(error), "error"), gr.skip(), gr.skip(), gr.skip()]
+
+
+def summary(rows: list[Row], axis: str, seconds: float) -> str:
+    """The best step by each score, in a sentence."""
+    found = []
+    for name in dict.fromkeys(name for row in rows for name in row.scores):
+        top = best(rows, name)
+        if top:
+            s = top.scores[name]
+            value = (
+                f"{s.value:.0%} ± {s.stderr:.0%}"
+                if name == "exact match"
+                else f"{s.value:.3f} ± {s.stderr:.3f} nats a token"
+            )
+            found.append(f"Best {name} at {axis} = {top.t:g}: {value}.")
+    return " ".join(found) + f" {len(rows)} points in {seconds:.0f} s."

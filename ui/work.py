@@ -1,0 +1,92 @@
+"""Long work behind a page: it runs in a thread, the page hears of it four times a second, and closing it stops it.
+
+gradio closes a generator only where it yields; so the page's generator yields often, whatever the work is doing.
+"""
+
+import html
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from transfer.errors import Cancelled, TransferscopeError
+
+BEAT = 0.25  # seconds
+Item = TypeVar("Item")
+log = logging.getLogger("transferscope")
+
+
+def background(make: Callable[[Callable[[], None]], Iterator[Item]]) -> Iterator[Item | None]:
+    """The items of make(tick) as they come, and None on every beat without one.
+
+    The work calls `tick` often: it raises Cancelled once the page has gone or stopped. An error in the work is raised
+    here, in its turn.
+    """
+    stop, out = threading.Event(), queue.SimpleQueue()  # type: ignore[var-annotated]
+    end = object()
+
+    def tick() -> None:
+        if stop.is_set():
+            raise Cancelled("Stopped.")
+
+    def run() -> None:
+        work = make(tick)
+        try:
+            for item in work:
+                out.put(item)
+                tick()
+        except Exception as error:
+            out.put(error)
+        else:
+            out.put(end)
+        finally:
+            if hasattr(work, "close"):
+                work.close()
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while True:
+            try:
+                item = out.get(timeout=BEAT)
+            except queue.Empty:
+                yield None
+                continue
+            if item is end:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stop.set()
+
+
+def say(error: BaseException) -> str:
+    """An error as the page shows it: our own in its words; any other by its kind, with the rest in the server's log."""
+    if isinstance(error, TransferscopeError):
+        return str(error)
+    log.exception("unexpected", exc_info=error)
+    return f"Something unexpected went wrong ({type(error).__name__}). The server's log has the details."
+
+
+def notice(text: str, level: str = "note") -> str:
+    """A line of text in a box; `level` is "ok", "note", "warning" or "error"."""
+    return f'<div class="ts-notice ts-{level}" role="status">{html.escape(text)}</div>'
+
+
+def progress_bar(done: float, started: float, doing: str) -> str:
+    """A bar for a share done between 0 and 1, with the time left as the past suggests it."""
+    past = time.monotonic() - started
+    left = past / done * (1 - done) if done > 0.02 else None
+    rest = (
+        ""
+        if left is None or done >= 1
+        else f" · about {left:.0f} s left"
+        if left < 90
+        else f" · about {left / 60:.0f} min left"
+    )
+    return (
+        f'<div class="ts-progress" role="progressbar" aria-valuenow="{100 * done:.0f}" aria-valuemin="0" aria-valuemax="100">'
+        f'<span style="width:{100 * min(done, 1):.1f}%"></span></div><div class="ts-faint">{html.escape(doing)}{rest}</div>'
+    )
