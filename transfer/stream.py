@@ -114,14 +114,19 @@ class Reader:
 
 
 def blend(parts: dict[str, torch.Tensor], weights: dict[str, float], dtype: torch.dtype) -> torch.Tensor:
-    """Σ coefficient · part: in float64, rounded once to the dtype. One part of that dtype at 1 passes bit by bit."""
+    """Σ coefficient · part: in float64, rounded once to the dtype. One part of that dtype at 1 passes bit by bit.
+
+    Where m_s takes part the sum is taken as the plane's formula has it, (m_s + β·(m_t − m_s)) + α·(m'_s − m_s):
+    differences are exact in float64, so where Δ is zero the merged model is m_t to the bit.
+    """
     if list(weights.values()) == [1.0]:
         return parts[next(iter(weights))].to(dtype)
-    total = None
-    for role, weight in weights.items():
-        term = parts[role].to(torch.float64).mul_(weight)
-        total = term if total is None else total.add_(term)
-    assert total is not None
+    base = parts["source_base"].to(torch.float64) if "source_base" in weights else None
+    total = base.clone() if base is not None else torch.zeros(len(next(iter(parts.values()))), dtype=torch.float64)
+    for role in ("target_base", "source_tuned", "target_tuned"):
+        if role in weights:
+            term = parts[role].to(torch.float64)
+            total.add_((term - base if base is not None else term).mul_(weights[role]))
     return round_once(total, dtype)
 
 

@@ -55,7 +55,7 @@ def build(suggestions: list[Suggestion]) -> ChatTab:
         )
         ask = gr.Button("Ask", variant="primary", scale=1, min_width=90, elem_id="ask")
         stop = gr.Button("Stop", variant="stop", scale=1, min_width=90, elem_id="stop-chat")
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_classes="ts-wrap"):
         alpha = gr.Slider(
             0,
             2,

@@ -121,7 +121,8 @@ def run(
         frame.to_csv(target, index=False)
         told = notice(summary(rows, axis, time.monotonic() - began), "ok")
         told += "".join(notice(row.error, "error") for row in rows if row.error)
-        shown = frame.drop(columns=["error"] if not frame["error"].any() else []).round(4)
+        aside = ["mix"] + [c for c in frame if c.endswith(" n")] + (["error"] if not frame["error"].any() else [])
+        shown = frame.drop(columns=aside).round(4)
         yield [
             told,
             plots.sweep_figure(rows, axis),
