@@ -1,7 +1,7 @@
 """The one pass: for each tensor the Gram matrix of {m_s, Δ, δ, Δ_t}, and with it every norm, cosine and distance.
 
 Differences are formed first, in float32, since inner products of the raw weights cancel; products are summed in
-float32 within a chunk and in float64 over the chunks.
+float32 within a block of 256 and in float64 over the blocks.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from transfer.align import Aligned
 from transfer.stream import TORCH, Reader, spread
 from transfer.triple import Triple
 
+BLOCK = 256  # elements
 VECTORS = ("base", "delta", "shift", "reference")  # m_s, Δ = m'_s − m_s, δ = m_t − m_s, Δ_t = m'_t − m_t
 
 
@@ -43,14 +44,15 @@ def tensor_gram(reader: Reader, tensor: Aligned) -> TensorGram:
     for _, parts in reader.chunks(tensor, tensor.parts):
         parts = {role: part.float() for role, part in parts.items()}
         base, target = parts["source_base"], parts["target_base"]
-        rows = torch.empty(len(gram), len(base))
-        rows[0] = base
-        torch.sub(parts["source_tuned"], base, out=rows[1])
-        torch.sub(target, base, out=rows[2])
+        n, blocks = len(base), -(-len(base) // BLOCK)
+        rows = torch.zeros(len(gram), blocks * BLOCK)
+        rows[0, :n] = base
+        delta = torch.sub(parts["source_tuned"], base, out=rows[1, :n])
+        torch.sub(target, base, out=rows[2, :n])
         if known:
-            torch.sub(parts["target_tuned"], target, out=rows[3])
-        gram += (rows @ rows.T).double()
-        delta = rows[1]
+            torch.sub(parts["target_tuned"], target, out=rows[3, :n])
+        stacked = rows.view(len(gram), blocks, BLOCK).transpose(0, 1)
+        gram += torch.bmm(stacked, stacked.transpose(1, 2)).double().sum(0)
         merged = target + delta
         rounded = merged.to(TORCH[tensor.dtype]).float()
         still = delta == 0

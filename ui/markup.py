@@ -96,8 +96,8 @@ def panes(answers: Sequence[Answer], names: Sequence[str], prompt: str, why: str
             f'<code title="fingerprint of the weights that answered">{a.fingerprint}</code>' if a.fingerprint else ""
         )
         cards.append(
-            f'<article class="ts-pane {role}"><header><b>{LABELS[role]}</b><span class="ts-faint">{where}</span>{badge}</header>'
-            f"{body}<footer><span>{speed}{first}</span>{print_}</footer></article>"
+            f'<article class="ts-pane {role}"><header><b>{LABELS[role]}</b><span class="ts-faint">{where}</span></header>'
+            f'<div class="ts-verdict">{badge}</div>{body}<footer><span>{speed}{first}</span>{print_}</footer></article>'
         )
     asked = f'<div class="ts-asked"><b>{html.escape(prompt)}</b>'
     if expect:

@@ -1,0 +1,125 @@
+"""Live models of several architectures: exact at the corners, the same moved as built."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from transfer.errors import LiveError, ReadError, TripleError
+from transfer.live import LiveModel
+from transfer.plane import CORNERS, point
+from transfer.triple import open_triple
+
+from . import families
+
+KINDS = list(families.CONFIGS)
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_corners_are_what_transformers_loads(triple, kind):
+    found = triple(kind)
+    live = LiveModel(found, CORNERS["merged"])
+    for role, checkpoint in found.checkpoints.items():
+        live.move(CORNERS[role])
+        loaded = AutoModelForCausalLM.from_pretrained(checkpoint.folder, dtype=torch.bfloat16)
+        assert same(weights(live.model), weights(loaded)), role
+        ids = torch.tensor([[5, 6, 7, 8]])
+        with torch.inference_mode():
+            assert torch.equal(live.model(ids).logits, loaded.eval()(ids).logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_moving_is_the_same_as_building(triple, kind):
+    found = triple(kind)
+    live = LiveModel(found, CORNERS["target_base"])
+    for mix in (point(0.7), point(-0.25, 0.5), CORNERS["target_tuned"], point(1.3)):
+        live.move(mix)
+        fresh = LiveModel(found, mix)
+        assert same(weights(live.model), weights(fresh.model))
+        assert live.fingerprint == fresh.fingerprint and live.mix == mix
+
+
+def test_moves_do_not_add_up(triple):
+    live = LiveModel(triple("llama"), point(0.5))
+    before = live.fingerprint
+    for alpha in (1.5, -1, 0.1, 0.5):
+        live.move(point(alpha))
+    assert live.fingerprint == before
+
+
+def test_fingerprints_tell_points_apart(triple):
+    live = LiveModel(triple("llama"), point(1))
+    seen = {live.fingerprint}
+    for mix in (CORNERS["source_base"], CORNERS["source_tuned"], CORNERS["target_base"], point(0.5)):
+        live.move(mix)
+        seen.add(live.fingerprint)
+    assert len(seen) == 5
+
+
+def test_tied_weights_stay_tied(triple):
+    live = LiveModel(triple("llama-tied"), point(0.5))
+    live.move(point(1))
+    assert live.model.get_input_embeddings().weight.data_ptr() == live.model.get_output_embeddings().weight.data_ptr()
+
+
+def test_sharded_and_mixed_dtypes(family):
+    refs = {**family("llama", shard="40KB"), "target_base": family("llama", dtype=torch.float32)["target_base"]}
+    found = open_triple(refs)
+    assert len(found.checkpoints["source_base"].files) > 1
+    assert LiveModel(found, point(1)).model.dtype == torch.float32
+
+
+def test_a_base_runs_with_its_own_config(family, tmp_path):
+    """A release with another RoPE base: its corner must not run with the other release's, nor the other way round."""
+    refs = dict(family("llama", roles=families.ROLES[:3]))
+    refs["target_base"] = str(shutil.copytree(refs["target_base"], tmp_path / "target"))
+    path = Path(refs["target_base"]) / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_parameters"]["rope_theta"] = 123456.0
+    path.write_text(json.dumps(config))
+    found = open_triple(refs)
+    assert any("RoPE" in f.text for f in found.findings)
+    live = LiveModel(found, point(1))
+    assert live.model.config.rope_parameters["rope_theta"] == 123456.0
+    assert not live.fits(CORNERS["source_base"])
+    with pytest.raises(LiveError, match="new live model"):
+        live.move(CORNERS["source_base"])
+    source = LiveModel(found, CORNERS["source_base"])
+    assert source.model.config.rope_parameters["rope_theta"] != 123456.0
+    assert source.fits(CORNERS["source_tuned"]) and not source.fits(point(0.5))
+
+
+def test_a_move_that_breaks_off_is_owned_up_to(family, tmp_path):
+    refs = {role: str(shutil.copytree(ref, tmp_path / role)) for role, ref in family("llama").items()}
+    live = LiveModel(open_triple(refs), point(1))
+    (Path(refs["source_tuned"]) / "model.safetensors").unlink()
+    with pytest.raises(ReadError):
+        live.move(point(0.5))
+    assert live.mix is None
+    live.move(CORNERS["target_base"])
+    assert live.mix == CORNERS["target_base"]
+
+
+def test_foreign_code_and_missing_weights_are_refused(family, tmp_path):
+    refs = {role: str(shutil.copytree(ref, tmp_path / role)) for role, ref in family("llama").items()}
+    path = Path(refs["target_base"]) / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    with pytest.raises(LiveError, match="no foreign code"):
+        LiveModel(open_triple(refs), point(1))
+    path.write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(LiveError, match="in none of the files"):
+        LiveModel(open_triple(refs), point(1))
+    with pytest.raises(TripleError, match="no target fine-tuned"):
+        LiveModel(open_triple({**refs, "target_tuned": ""}), CORNERS["target_tuned"])
