@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,14 @@ def test_tied_weights_stay_tied(triple):
     live = LiveModel(triple("llama-tied"), point(0.5))
     live.move(point(1))
     assert live.model.get_input_embeddings().weight.data_ptr() == live.model.get_output_embeddings().weight.data_ptr()
+
+
+def test_models_built_at_once_are_all_right(triple):
+    found = triple("llama-tied")
+    wanted = [LiveModel(found, mix).fingerprint for mix in CORNERS.values()]
+    with ThreadPoolExecutor(5) as pool:
+        for _ in range(4):
+            assert [live.fingerprint for live in pool.map(lambda mix: LiveModel(found, mix), CORNERS.values())] == wanted
 
 
 def test_sharded_and_mixed_dtypes(family):

@@ -7,6 +7,7 @@ conversion.
 
 import hashlib
 import os
+import threading
 import time
 from typing import Any
 
@@ -25,6 +26,10 @@ from .errors import LiveError, TransferscopeError
 from .plane import LABELS, Mix
 from .stream import TORCH, Reader, spread
 from .triple import Triple
+
+# from_pretrained swaps methods of its classes while it works: two at once leave them swapped, and from then on tied
+# weights are never tied again in that process.
+BUILDING = threading.Lock()
 
 
 class LiveModel:
@@ -121,11 +126,12 @@ class LiveModel:
         floats = [t.dtype for t in state.values() if t.is_floating_point()]
         dtype = max(set(floats), key=floats.count)
         try:
-            with torch.device("meta"):
-                family: Any = type(AutoModelForCausalLM.from_config(config))
-            model, report = family.from_pretrained(
-                None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
-            )
+            with BUILDING:
+                with torch.device("meta"):
+                    family: Any = type(AutoModelForCausalLM.from_config(config))
+                model, report = family.from_pretrained(
+                    None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+                )
         except TransferscopeError:
             raise
         except Exception as error:
