@@ -1,0 +1,90 @@
+"""The app's named endpoints through gradio_client, and what it says to bad input."""
+
+import json
+import math
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from assets.pocket import __file__ as pocket_file
+from ui.presets import read_presets, read_suggestions
+
+from . import running
+
+POCKET, FAR = (p.refs for p in read_presets())
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    log = tmp_path_factory.mktemp("app") / "log.txt"
+    with running.app(log) as address:
+        yield Client(address, verbose=False)
+    assert "Traceback" not in log.read_text()
+
+
+def test_preflight(client):
+    told = client.predict(**POCKET, api_name="/preflight")
+    assert told["bytes_to_download"] == 0 and len(told["identity"]) == 24
+    assert any("tensors match" in f["text"] for f in told["findings"])
+
+
+def test_compare(client):
+    told = client.predict(**POCKET, api_name="/compare")
+    total = told["total"]
+    assert 0 < total["relative"] < 1 and -1 <= total["cos_shift"] <= 1 and 0 < total["cos_reference"] <= 1
+    squares = sum(t["norm_delta"] ** 2 for t in told["tensors"])
+    assert math.sqrt(squares) == pytest.approx(total["norm_delta"], rel=1e-9)
+    far = client.predict(**FAR, api_name="/compare")["total"]
+    assert far["cos_reference"] is None
+    assert far["norm_shift"] > 3 * total["norm_shift"]
+
+
+def test_ask(client):
+    shown = read_suggestions()[0]
+    told = client.predict(**POCKET, prompt=shown.prompt, api_name="/ask")
+    assert told["merged"]["text"] == shown.expect and told["merged"]["stopped"]
+    assert told["target_base"]["text"] != shown.expect
+    assert (
+        client.predict(**POCKET, prompt=shown.prompt, alpha=0, api_name="/ask")["merged"]["fingerprint"]
+        == told["target_base"]["fingerprint"]
+    )
+
+
+def test_sweep(client):
+    told = client.predict(**POCKET, start=0, end=1, count=2, task="changed", api_name="/sweep")
+    points = {p["point"]: p for p in told["points"]}
+    assert points["1"]["exact match"]["value"] > points["source fine-tuned"]["exact match"]["value"]
+    assert told["best"]["exact match"] == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "arguments", "words"),
+    [
+        ("/preflight", {"target_base": "/no/such/folder"}, "There is no folder /no/such/folder"),
+        ("/preflight", {"target_base": "pocket/../../tests"}, "There is no folder"),
+        ("/preflight", {"target_base": ""}, "Choose a target base"),
+        ("/preflight", {"target_base": "x" * 500}, "at most 400"),
+        ("/ask", {"prompt": "  "}, "prompt is empty"),
+        ("/ask", {"prompt": "hello", "alpha": "NaN"}, "alpha must"),
+        ("/ask", {"prompt": "hello", "alpha": 1e9}, "alpha must lie between"),
+        ("/ask", {"prompt": "hello", "alpha": [1]}, "alpha must be a number"),
+        ("/ask", {"prompt": "hello", "max_tokens": 10**9}, "max_tokens must lie between"),
+        ("/ask", {"prompt": "town " * 2000}, "Shorten it"),
+        ("/sweep", {"count": 10**6}, "count must lie between"),
+        ("/sweep", {"task": "../../../etc/passwd"}, "no task of that name"),
+        ("/sweep", {"path": "nowhere"}, "The path is"),
+    ],
+)
+def test_bad_input_is_a_sentence(client, endpoint, arguments, words):
+    with pytest.raises(AppError, match=words):
+        client.predict(**{**POCKET, **arguments}, api_name=endpoint)
+
+
+def test_a_hosted_page_opens_no_folders(tmp_path):
+    with running.app(tmp_path / "log.txt", TRANSFERSCOPE_HOSTED="1") as address:
+        hosted = Client(address, verbose=False)
+        assert hosted.predict(**POCKET, api_name="/preflight")["bytes_to_download"] == 0
+        for ref in (str(tmp_path), "assets/pocket", "..", "../main", "~", json.dumps(str(pocket_file))):
+            with pytest.raises(AppError, match="Hub"):
+                hosted.predict(**{**POCKET, "target_base": ref}, api_name="/preflight")
