@@ -1,7 +1,7 @@
 """Transferscope: builds the page out of ui/, reads settings, launches.
 
-Settings are environment variables: HOST and PORT (127.0.0.1:7860; gradio's own GRADIO_SERVER_NAME and
-GRADIO_SERVER_PORT work too), TRANSFERSCOPE_HOSTED=1 for a page that strangers use (Spaces set it by themselves).
+Settings are environment variables: gradio's own GRADIO_SERVER_NAME and GRADIO_SERVER_PORT for the address, and
+TRANSFERSCOPE_HOSTED=1 for a page that strangers use (a Space is one without being told).
 """
 
 import logging
@@ -30,8 +30,6 @@ if __name__ == "__main__":
     demo.launch(
         theme=theme(),
         css=CSS,
-        server_name=os.environ.get("HOST") or None,
-        server_port=int(os.environ["PORT"]) if os.environ.get("PORT") else None,
         show_error=True,
         footer_links=["settings"],
     )

@@ -31,7 +31,7 @@ def free_port() -> int:
 def app(log: Path, **environment: str) -> Iterator[str]:
     """The address of a running app.py, whose output goes to `log`; it is answered before this returns."""
     port = free_port()
-    env = {**os.environ, "PORT": str(port), "HOST": "127.0.0.1", "HF_HUB_OFFLINE": "1", **environment}
+    env = {**os.environ, "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", **environment}
     address = f"http://127.0.0.1:{port}"
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -79,7 +79,9 @@ def test_models_built_at_once_are_all_right(triple):
     wanted = [LiveModel(found, mix).fingerprint for mix in CORNERS.values()]
     with ThreadPoolExecutor(5) as pool:
         for _ in range(4):
-            assert [live.fingerprint for live in pool.map(lambda mix: LiveModel(found, mix), CORNERS.values())] == wanted
+            assert [
+                live.fingerprint for live in pool.map(lambda mix: LiveModel(found, mix), CORNERS.values())
+            ] == wanted
 
 
 def test_sharded_and_mixed_dtypes(family):

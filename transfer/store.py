@@ -1,7 +1,8 @@
 """One bounded store of live models, shared by everybody who uses the app.
 
 A model is lent for as long as somebody answers with it. Who asks for a point that is in memory shares it; else a model
-that nobody uses moves there, or a new one is built while memory lasts. Nobody's model moves under them.
+that nobody uses moves there: first of all one that stands at no corner, since corners are asked for again and again. Where
+none is free a new one is built while memory lasts. Nobody's model moves under them.
 """
 
 import threading
@@ -90,16 +91,18 @@ class Store:
                     return match
                 idle = sorted((e for e in self._entries if e.ready and not e.users), key=lambda e: e.used)
                 if not match:
+                    movable = [e for e in idle if e.identity == triple.identity and e.live and e.live.fits(mix)]
+                    roving = [e for e in movable if e.mix.corner is None]
                     held = sum(e.nbytes for e in self._entries)
                     full = len(mine) >= MOST or held + triple.nbytes > self.budget
+                    if roving or (full and movable):
+                        entry = (roving or movable)[0]
+                        entry.mix, entry.ready, entry.users = mix, False, 1
+                        return entry
                     if not full:
                         entry = Entry(triple.identity, mix, triple.nbytes, users=1)
                         self._entries.append(entry)
                         return entry
-                    for entry in idle:
-                        if entry.identity == triple.identity and entry.live and entry.live.fits(mix):
-                            entry.mix, entry.ready, entry.users = mix, False, 1
-                            return entry
                     if idle:
                         self._entries.remove(idle[0])
                         continue

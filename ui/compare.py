@@ -128,8 +128,13 @@ def first(shared: Shared, refs: Refs, measure: str) -> Iterator[list[Any]]:
     if not refs:
         yield ["", "", gr.skip(), *cleared]
         return
-    triple = shared.triple(refs)
-    if triple.missing or triple.nbytes * len(triple.checkpoints) > AT_ONCE:
+    try:
+        triple = shared.triple(refs)
+        asked = bool(triple.missing) or triple.nbytes * len(triple.checkpoints) > AT_ONCE
+    except Exception as error:
+        yield [notice(say(error), "error"), "", gr.skip(), *cleared]
+        return
+    if asked:
         yield [
             notice("Press Compare to read these checkpoints once and measure every tensor."),
             "",

@@ -9,8 +9,11 @@ from . import api, chat, compare, export, sweep, triple
 from .markup import HERO
 from .presets import read_presets, read_suggestions
 from .shared import Shared
+from .work import notice
 
 QUESTIONS = 4  # suggested on the first tab; the Chat tab has them all
+
+STILL = "() => document.querySelectorAll('.ts-cursor').forEach(cursor => cursor.remove())"
 
 
 def build(shared: Shared | None = None) -> gr.Blocks:
@@ -103,7 +106,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             )
             runs.append(turned.then(**asking, **private))
         runs.append(asked.alpha.release(**asking, **private))
-        asked.stop.click(None, None, None, cancels=runs, **private)
+        asked.stop.click(None, None, None, js=STILL, cancels=runs, **private)
 
         # Export: α follows the one that was chatted with.
         asked.alpha.release(lambda alpha: alpha, asked.alpha, written.alpha, **private)
@@ -122,6 +125,4 @@ def build(shared: Shared | None = None) -> gr.Blocks:
 
 def stopped(text: str) -> Any:
     """What the Stop buttons leave on the page."""
-    from .work import notice
-
     return lambda: notice(text)

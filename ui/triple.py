@@ -1,12 +1,15 @@
 """The Triple tab: choose the checkpoints, and read before a byte is loaded whether they fit."""
 
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+import psutil
 
+from transfer.errors import HubError
 from transfer.hub import download
 from transfer.plane import LABELS, ROLES, SYMBOLS
 from transfer.triple import size
@@ -77,15 +80,17 @@ def fill(presets: list[Preset], name: str) -> list[Any]:
     return [own, *(gr.update() for _ in ROLES)]
 
 
-def check(shared: Shared, *refs: str) -> tuple[Refs, str, Any]:
+def check(shared: Shared, *refs: str) -> Iterator[tuple[Any, str, Any]]:
     """The references that now hold, the preflight as HTML, and the Download button as it should be."""
+    yield gr.skip(), notice("Reading headers …"), gr.update(visible=False)
     try:
         chosen = {role: words(ref, LABELS[role], 400).strip() for role, ref in zip(ROLES, refs, strict=True)}
         triple = shared.triple(chosen)
     except Exception as error:
-        return {}, notice(say(error), "error"), gr.update(visible=False)
+        yield {}, notice(say(error), "error"), gr.update(visible=False)
+        return
     button = gr.update(visible=bool(triple.missing), value=f"Download {size(triple.missing)}")
-    return chosen, report(triple), button
+    yield chosen, report(triple), button
 
 
 def fetch(shared: Shared, refs: Refs) -> Iterator[tuple[str, Any]]:
@@ -93,6 +98,9 @@ def fetch(shared: Shared, refs: Refs) -> Iterator[tuple[str, Any]]:
     try:
         triple = shared.triple(refs)
         total, done, start = max(1, triple.missing), 0, time.monotonic()
+        free = psutil.disk_usage(tempfile.gettempdir()).free
+        if triple.missing > 0.9 * free:
+            raise HubError(f"{size(triple.missing)} are to be downloaded, and the disk has {size(free)} free.")
         for item in background(
             lambda tick: (n for c in triple.checkpoints.values() if c.missing for n in download(c, tick))
         ):

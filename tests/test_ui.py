@@ -1,0 +1,135 @@
+"""The parts of the page that need no browser: long work, what is shared, checked input, escaped output."""
+
+import math
+import threading
+import time
+
+import pytest
+
+from transfer.chat import Answer
+from transfer.errors import CheckpointError, PointError
+from transfer.plane import CORNERS, point
+from transfer.triple import Finding
+from ui.inputs import number, whole, words
+from ui.markup import findings, panes, strength
+from ui.presets import POCKET, pocket_folder, read_presets, task_files
+from ui.shared import Shelf
+from ui.work import background, notice, progress_bar, say
+
+BAD = "<script>alert('x')</script>"
+
+
+def test_background_gives_items_and_beats():
+    def work(tick):
+        yield 1
+        time.sleep(0.6)
+        yield 2
+
+    got = list(background(work))
+    assert [g for g in got if g is not None] == [1, 2] and None in got
+
+
+def test_background_raises_what_the_work_raises():
+    def work(tick):
+        yield 1
+        raise CheckpointError("broken")
+
+    with pytest.raises(CheckpointError, match="broken"):
+        list(background(work))
+
+
+def test_closing_background_stops_the_work():
+    ended = threading.Event()
+
+    def work(tick):
+        try:
+            while True:
+                time.sleep(0.01)
+                tick()
+                yield 1
+        finally:
+            ended.set()
+
+    running = background(work)
+    next(running)
+    running.close()
+    assert ended.wait(2)
+
+
+def test_two_who_ask_at_once_wait_for_one_making():
+    shelf, made = Shelf(2), []
+
+    def make():
+        time.sleep(0.1)
+        made.append(1)
+        return "it"
+
+    threads = [threading.Thread(target=shelf.get, args=("key", make)) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1] and shelf.peek("key") == "it"
+
+
+def test_a_shelf_is_bounded_and_forgets_failures():
+    shelf = Shelf(2)
+    with pytest.raises(ZeroDivisionError):
+        shelf.get("a", lambda: 1 / 0)
+    assert shelf.get("a", lambda: 1) == 1
+    for key in "bcd":
+        shelf.get(key, lambda: 2)
+    assert shelf.peek("a") is None and shelf.peek("d") == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, "x", None, [1], 11, -11])
+def test_numbers_are_checked(bad):
+    with pytest.raises(PointError, match="α"):
+        number(bad, "α", -10, 10)
+
+
+def test_whole_numbers_and_words_are_checked():
+    assert whole(3.0, "Steps", 1, 5) == 3 and words(None, "Text", 5) == ""
+    with pytest.raises(PointError, match="whole"):
+        whole(2.5, "Steps", 1, 5)
+    with pytest.raises(PointError, match="at most 5"):
+        words("123456", "Text", 5)
+
+
+def test_what_people_and_models_write_is_escaped():
+    answers = [Answer(point(1), text=BAD, error=""), Answer(CORNERS["source_base"], error=BAD, done=True)]
+    for markup in (
+        panes(answers, ["merged", "source_base"], BAD, BAD, BAD),
+        notice(BAD),
+        findings([Finding("note", BAD)]),
+        progress_bar(0.5, time.monotonic(), BAD),
+    ):
+        assert "<script" not in markup and "&lt;script" in markup
+
+
+def test_the_merged_pane_shows_its_formula():
+    assert strength(point(0.75)) == "m<sub>t</sub> + 0.75·Δ"
+    assert strength(point(-0.5)) == "m<sub>t</sub> − 0.5·Δ"
+
+
+def test_errors_of_ours_are_told_and_others_are_not(caplog):
+    assert say(CheckpointError("The file is broken.")) == "The file is broken."
+    assert (
+        say(KeyError("/secret/path")) == "Something unexpected went wrong (KeyError). The server's log has the details."
+    )
+    assert "KeyError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "ref", ["pocket/", "pocket/../x", "pocket/a/b", "pocket/.hidden", "owner/name", "pocket", "/pocket/base-v1"]
+)
+def test_pocket_names_never_leave_their_folder(ref):
+    assert pocket_folder(ref) is None
+
+
+def test_presets_are_whole():
+    for preset in read_presets():
+        for ref in filter(None, preset.refs.values()):
+            folder = pocket_folder(ref)
+            assert folder is not None and folder.parent == POCKET and (folder / "model.safetensors").is_file()
+    assert next(iter(task_files())) == "pocket"
