@@ -471,10 +471,7 @@ def test_a_tokenizer_file_that_is_none_is_named(model, document):
 
 # ── Faults that were found, one by one ────────────────────────────────────────────────────────────────────────────
 
-awaited = pytest.mark.xfail(strict=True, reason="transfer/checkpoint.py does not do so yet")
 
-
-@awaited
 @pytest.mark.parametrize(
     "data",
     [
@@ -493,20 +490,17 @@ def test_headers_that_are_nearly_right(scratch, data):
     assert "broken safetensors header" in refused(scratch)
 
 
-@awaited
 @pytest.mark.parametrize("file", ["a\0b.safetensors", "\ud800.safetensors"], ids=["null", "surrogate"])
 def test_an_index_with_a_name_no_file_can_have(model, file):
     change(model, INDEX, weight_map={"a": file})
     assert "names the file" in refused(model)
 
 
-@awaited
 @pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "~nobody-of-that-name/model", "\ud800"], ids=map(str, count()))
 def test_a_path_no_folder_can_have(path):
     assert refused(path).startswith("There is no folder")
 
 
-@awaited
 @pytest.mark.parametrize(
     ("config", "fine"),
     [({"quantization_config": "gptq"}, False), ({"quantization_config": [1]}, False), ({"text_config": "words"}, True)],
@@ -519,14 +513,12 @@ def test_configs_of_odd_types(model, config, fine):
         assert "is quantised" in refused(model)
 
 
-@awaited
 @pytest.mark.parametrize(("dtype", "size"), [("F6_E2M3", 6), ("F8_E4M3FNUZ", 8)])
 def test_rarer_dtypes_are_quantised_and_not_broken(scratch, dtype, size):
     (scratch / SINGLE).write_bytes(pack({"a": entry([8], 0, size, dtype)}, bytes(size)))
     assert f"is quantised ({dtype})" in refused(scratch)
 
 
-@awaited
 @pytest.mark.parametrize(
     "document",
     [

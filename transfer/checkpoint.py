@@ -13,7 +13,8 @@ from .errors import CheckpointError
 
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
-    "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
+    "U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
 }  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")  # what can be added; everything else is copied or refused
 
@@ -100,9 +101,16 @@ class Checkpoint:
             vocab = document["model"]["vocab"]
             rows = dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, *_) in enumerate(vocab)}
             rows.update({t["content"]: t["id"] for t in document.get("added_tokens", [])})
+            if not all(isinstance(token, str) and is_count(row) for token, row in rows.items()):
+                raise ValueError("a token is no text, or its row no number")
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is not a tokenizer file that we can read: {error!r}.") from error
         return rows
+
+
+def is_count(n: object) -> bool:
+    """A whole number from 0 that fits in 63 bits; JSON's true and 1.0 are none."""
+    return type(n) is int and 0 <= n < 2**63
 
 
 def read_json(path: Path) -> dict:
@@ -133,15 +141,20 @@ def parse_header(header: bytes, file: str, size: int) -> dict[str, TensorInfo]:
     start = 8 + len(header)
     tensors, spans = {}, []
     try:
+        if not header.startswith(b"{"):
+            raise ValueError("it does not begin with a brace")
         entries = json.loads(header.decode("utf-8"), object_pairs_hook=once)
         for name, entry in entries.items():
             if name == "__metadata__":
                 continue
+            name.encode("utf-8")  # half a character, which JSON can write, is in no text
             begin, end = entry["data_offsets"]
+            if not isinstance(entry["shape"], list) or not all(map(is_count, (begin, end, *entry["shape"]))):
+                raise ValueError(f"tensor {name} has a shape or a place that is not in whole numbers")
             info = TensorInfo(name, entry["dtype"], tuple(entry["shape"]), file, start + begin)
             if info.dtype not in BITS:
                 raise ValueError(f"tensor {name} has the unknown dtype {info.dtype}")
-            if any(not isinstance(n, int) or n < 0 for n in info.shape) or end - begin != info.nbytes:
+            if end - begin != info.nbytes:
                 raise ValueError(f"tensor {name} of shape {list(info.shape)} does not fill its {end - begin} bytes")
             tensors[name] = info
             spans.append((begin, end))
@@ -179,7 +192,8 @@ def shards(index: dict, where: str) -> list[str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{where} has no weight_map, so it does not say which tensors are in which file.")
     for file in weight_map.values():
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+        plain = isinstance(file, str) and file.isprintable() and Path(file).name == file
+        if not plain or not file.endswith(".safetensors"):
             raise CheckpointError(f"{where} names the file {file!r}. Only safetensors files beside the index are read.")
     return sorted(set(weight_map.values()))
 
@@ -221,19 +235,29 @@ def identify(tensors: dict[str, TensorInfo], stamps: list[str]) -> str:
 
 def check_quantised(ref: str, config: dict, tensors: dict[str, TensorInfo]) -> None:
     """Raises CheckpointError for weights that cannot be added: packed integers, fp8 and fp4."""
-    method = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
-    packed = [t for t in tensors.values() if t.dtype.startswith(("F8", "F4"))]
+    nested = config.get("text_config")
+    method = config.get("quantization_config") or (isinstance(nested, dict) and nested.get("quantization_config"))
+    packed = [t.dtype for t in tensors.values() if t.dtype.startswith(("F8_", "F6_", "F4"))]
     if method or packed:
-        how = method.get("quant_method", "quantised") if isinstance(method, dict) else packed[0].dtype
+        how = method.get("quant_method", "quantised") if isinstance(method, dict) else method or packed[0]
         raise CheckpointError(
             f"{ref} is quantised ({how}): its numbers cannot be added. Take the unquantised checkpoint."
         )
 
 
+def find_folder(ref: str | Path) -> Path | None:
+    """The folder of that name, or None; also for what cannot be a path."""
+    try:
+        path = Path(ref).expanduser().resolve()
+        return path if path.is_dir() else None
+    except (OSError, ValueError, RuntimeError):  # too long; no characters of a path; no such home
+        return None
+
+
 def open_folder(folder: str | Path) -> Checkpoint:
     """A checkpoint in a local folder. Reads config.json and headers. Raises CheckpointError."""
-    ref, path = str(folder), Path(folder).expanduser().resolve()
-    if not path.is_dir():
+    ref, path = str(folder), find_folder(folder)
+    if path is None:
         raise CheckpointError(f"There is no folder {ref}. Give a folder with a model, or a Hub id like owner/name.")
     config = read_json(path / "config.json")
     if (path / INDEX).is_file():
@@ -246,7 +270,10 @@ def open_folder(folder: str | Path) -> Checkpoint:
     elif (path / SINGLE).is_file():
         files, tensors = [SINGLE], read_header(path / SINGLE)
     else:
-        raise no_weights(ref, sorted(p.name for p in path.iterdir()))
+        try:
+            raise no_weights(ref, sorted(p.name for p in path.iterdir()))
+        except OSError as error:
+            raise CheckpointError(f"{ref} cannot be read: {error.strerror}.") from error
     check_quantised(ref, config, tensors)
     stats = [(path / file).stat() for file in files]
     return Checkpoint(ref, path, config, tensors, identify(tensors, [f"{s.st_size} {s.st_mtime_ns}" for s in stats]))

@@ -3,12 +3,11 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
 from .align import Aligned, align
-from .checkpoint import Checkpoint, open_folder
+from .checkpoint import Checkpoint, find_folder, open_folder
 from .errors import TransferscopeError, TripleError
 from .hub import looks_like_hub_id, open_hub
 from .plane import LABELS, ROLES, Mix
@@ -73,7 +72,7 @@ class Triple:
 def open_checkpoint(ref: str) -> Checkpoint:
     """A checkpoint by a folder's path or a Hub id, `owner/name` or `owner/name@revision`. Raises TransferscopeError."""
     ref = ref.strip()
-    if Path(ref).expanduser().is_dir() or not looks_like_hub_id(ref):
+    if find_folder(ref) or not looks_like_hub_id(ref):
         return open_folder(ref)
     return open_hub(ref)
 
