@@ -4,7 +4,7 @@ BIN := .venv/bin
 export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: app test check bench space clean
+.PHONY: app test check bench clean
 
 app: .venv/app
 	$(BIN)/python app.py

@@ -31,5 +31,6 @@ if __name__ == "__main__":
         theme=theme(),
         css=CSS,
         show_error=True,
+        max_file_size="20mb",
         footer_links=["settings"],
     )

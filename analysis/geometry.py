@@ -40,12 +40,14 @@ def place(name: str) -> tuple[int | None, str]:
     """
     parts = name.removesuffix(".weight").split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    tower = next(
+        (part for part in parts if "vision" in part or "audio" in part), None
+    )  # else its layers mix with the text's
     if not numbers:
         return None, ".".join(parts[-2:] if len(parts) > 2 and parts[-1] == "bias" else parts[-1:])
     kind = ".".join(part for part in parts[numbers[0] + 1 :] if not part.isdigit())
-    return int(parts[numbers[0]]), re.sub(
-        r"^(self_attn|attention|block_sparse_moe)\.", "attn." if "att" in kind else "moe.", kind
-    )
+    kind = re.sub(r"^(self_attn|attention|block_sparse_moe)\.", "attn." if "att" in kind else "moe.", kind)
+    return int(parts[numbers[0]]), f"{tower}: {kind}" if tower else kind
 
 
 def tensor_table(grams: Iterable[TensorGram]) -> pd.DataFrame:
@@ -70,6 +72,10 @@ def measure(sums: pd.DataFrame) -> pd.DataFrame:
         return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
 
     delta, shift, reference = np.sqrt(sums["g11"]), np.sqrt(sums["g22"]), np.sqrt(sums["g33"])
+    flat = sums["g11"] * sums["g22"] - sums["g12"] ** 2
+    alpha = ratio(sums["g13"] * sums["g22"] - sums["g23"] * sums["g12"], flat)
+    beta = ratio(sums["g23"] * sums["g11"] - sums["g13"] * sums["g12"], flat)
+    off = np.sqrt(np.maximum(sums["g33"] - alpha * sums["g13"] - beta * sums["g23"], 0))
     miss = np.sqrt(np.maximum(sums["g33"] - 2 * sums["g13"] + sums["g11"], 0))
     return pd.DataFrame(
         {
@@ -82,6 +88,9 @@ def measure(sums: pd.DataFrame) -> pd.DataFrame:
             "cos_reference": ratio(sums["g13"], delta * reference),
             "best_alpha": ratio(sums["g13"], sums["g11"]),
             "miss": ratio(miss, reference),  # ‖m'_t − merged‖ / ‖Δ_t‖: 1 is no nearer than the bare target base
+            "nearest_alpha": alpha,  # the point of the plane nearest to m'_t …
+            "nearest_beta": 1 + beta,
+            "off_plane": ratio(off, reference),  # … and its distance to m'_t / ‖Δ_t‖
             "unchanged": ratio(sums["n_unchanged"], sums["numel"]),
             "lost": ratio(sums["n_lost"], sums["numel"] - sums["n_unchanged"]),
             "rounding": ratio(np.sqrt(sums["residue"]), delta),
@@ -94,13 +103,13 @@ def grouped(table: pd.DataFrame, by: list[str] | str) -> pd.DataFrame:
     """The measures by layer, by module kind, or both: Gram entries are summed first. Tensors outside the layers count
     under a missing layer."""
     numbers = table.columns[4:]
-    sums = table.groupby(by, dropna=False, sort=False)[list(numbers)].sum(min_count=1)
+    sums = table.groupby(by, dropna=False, sort=False)[list(numbers)].agg(lambda column: column.sum(skipna=False))
     return pd.concat([sums["numel"].astype(np.int64), measure(sums)], axis=1).reset_index()
 
 
 def total(table: pd.DataFrame) -> pd.Series:
     """The measures over all tensors."""
-    sums = table[list(table.columns[4:])].sum(min_count=1).to_frame().T
+    sums = table[list(table.columns[4:])].sum(skipna=False).to_frame().T
     return measure(sums).iloc[0]
 
 

@@ -4,7 +4,7 @@ Differences are formed first, in float32, since inner products of the raw weight
 float32 within a block of 256 and in float64 over the blocks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +65,12 @@ def tensor_gram(reader: Reader, tensor: Aligned) -> TensorGram:
     return TensorGram(tensor.name, tensor.shape, full, unchanged, lost, residue)
 
 
-def gram_pass(triple: Triple) -> Iterator[TensorGram]:
-    """Every merged tensor's figures, in the order in which threads finish them; closing it cancels.
+def gram_pass(triple: Triple, tick: Callable[[], None] = lambda: None) -> Iterator[TensorGram]:
+    """Every merged tensor's figures, in the order in which threads finish them; closing it cancels, and so does a `tick`
+    that raises.
 
     Raises ReadError where a file does not hold what its header says.
     """
     tensors = sorted((t for t in triple.tensors if t.merged), key=lambda t: -t.numel)
-    with Reader(triple.checkpoints) as reader:
+    with Reader(triple.checkpoints, tick) as reader:
         yield from spread(lambda tensor: tensor_gram(reader, tensor), tensors, reader.cancelled)

@@ -154,6 +154,22 @@ def plane_figure(total: pd.Series) -> go.Figure:
             hovertemplate=f"{LABELS[role]}<extra></extra>",
             showlegend=False,
         )
+    nearest, ahead = float(total["nearest_alpha"]), float(total["nearest_beta"])
+    if np.isfinite(nearest) and np.isfinite(ahead):
+        there = nearest * out + ahead * up
+        away = f"{total['off_plane']:.0%} of ‖Δ_t‖ off the plane"
+        figure.add_scatter(
+            x=[there[0]],
+            y=[there[1]],
+            mode="markers+text",
+            text=[f"{LABELS['target_tuned']}, projected"],
+            textposition="bottom right",
+            textfont={"color": INK},
+            cliponaxis=False,
+            marker={"size": 11, "symbol": "circle-open", "line": {"width": 2.5}, "color": COLOURS["target_tuned"]},
+            hovertemplate=f"nearest to {LABELS['target_tuned']}: α = {nearest:.2f}, β = {ahead:.2f}<br>{away}<extra></extra>",
+            showlegend=False,
+        )
     for middle, text, shift_by in (
         (out / 2, f"Δ {delta:.3g}", {"xshift": -8, "xanchor": "right"}),
         (up / 2, f"δ {shift:.3g}", {"yshift": -12}),

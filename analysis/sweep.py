@@ -1,11 +1,12 @@
 """Scores along a path: loss on text and exact match on a task at every step, with the corners as reference lines."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from transfer.errors import TaskError
+from transfer.errors import Cancelled, ChatError, TaskError
 from transfer.plane import CORNERS, LABELS, ROLES, Mix, Path
 from transfer.prompt import Prompter
 from transfer.store import Store
@@ -79,13 +80,15 @@ def score_point(
     scores: dict[str, Score] = {}
     seconds = 0.0
     try:
-        with store.lend(triple, mix) as live:
+        with store.lend(triple, mix, tick) as live:
             seconds = live.seconds
             if task is not None:
                 scores["exact match"] = exact_match(live, prompter, task, tick=tick)
             if text:
                 scores["loss"] = loss(live, prompter, text, tick=tick)
-    except (RuntimeError, ValueError) as error:
+    except (Cancelled, ChatError, TaskError):  # the whole sweep's, not this point's
+        raise
+    except Exception as error:
         return Row(mix, "", None, scores, seconds, f"{mix}: {error}")
     return Row(mix, "", None, scores, seconds)
 
@@ -115,7 +118,7 @@ def by_kind(found: Score, task: Task) -> dict[str, float]:
 
 def best(rows: Sequence[Row], name: str) -> Row | None:
     """The best step of the path by a score: the lowest loss, or the highest of anything else; the first of equals."""
-    scored = [r for r in rows if r.t is not None and name in r.scores]
+    scored = [r for r in rows if r.t is not None and name in r.scores and math.isfinite(r.scores[name].value)]
     if not scored:
         return None
     sign = -1 if name == "loss" else 1

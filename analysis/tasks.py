@@ -15,6 +15,7 @@ from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from transfer.errors import TaskError
 from transfer.live import LiveModel
@@ -22,9 +23,21 @@ from transfer.prompt import Prompter
 
 BATCH = 64  # prompts answered at once
 WINDOW = 512  # tokens of text scored at once, at most
+LOGITS = 2**26  # numbers of output held at once, at most
 MOST_ITEMS, MOST_TEXT = 20_000, 5_000_000  # lines, characters
 
 Text = Annotated[str, Field(min_length=1, max_length=20_000)]
+
+
+class Ticking(StoppingCriteria):
+    """Calls `tick` at every token; what it raises ends the generation."""
+
+    def __init__(self, tick: Callable[[], None]):
+        self.tick = tick
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_) -> torch.Tensor:
+        self.tick()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class Item(BaseModel):
@@ -99,13 +112,17 @@ def load_task(path: str | Path) -> Task:
 
 
 def answers(
-    live: LiveModel, prompter: Prompter, prompts: Sequence[str], max_tokens: int, batch: int = BATCH
+    live: LiveModel,
+    prompter: Prompter,
+    prompts: Sequence[str],
+    max_tokens: int,
+    tick: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, str]]:
-    """(index, greedy answer) of every prompt, in batches of like length; closing it cancels between batches."""
+    """(index, greedy answer) of every prompt, in batches of like length. `tick` is called at every token and may raise to stop."""
     encoded = [prompter.encode([{"role": "user", "content": p}], max_tokens) for p in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
         width = max(len(encoded[i]) for i in chosen)
         ids = torch.full((len(chosen), width), prompter.pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -113,18 +130,20 @@ def answers(
             ids[row, width - len(encoded[i]) :] = torch.tensor(encoded[i])
             mask[row, width - len(encoded[i]) :] = 1
         with torch.inference_mode():
-            out = live.generate(ids, mask, prompter, max_tokens)
+            out = live.generate(
+                ids, mask, prompter, max_tokens, stopping_criteria=StoppingCriteriaList([Ticking(tick)])
+            )
         for i, tokens in zip(chosen, out[:, width:].tolist(), strict=True):
-            yield i, prompter.decode(tokens).strip()
+            end = next((k for k, token in enumerate(tokens) if token in prompter.stops), len(tokens))
+            yield i, prompter.decode(tokens[:end]).strip()
 
 
 def exact_match(
     live: LiveModel, prompter: Prompter, task: Task, max_tokens: int = 24, tick: Callable[[], None] = lambda: None
 ) -> Score:
-    """The share of items answered exactly. `tick` is called between batches and may raise to stop."""
+    """The share of items answered exactly. `tick` is called at every token and may raise to stop."""
     got = [0.0] * len(task.items)
-    for i, text in answers(live, prompter, [item.prompt for item in task.items], max_tokens):
-        tick()
+    for i, text in answers(live, prompter, [item.prompt for item in task.items], max_tokens, tick):
         got[i] = float(text in task.items[i].answers)
     return score(task.name, got)
 
@@ -142,34 +161,41 @@ def paragraphs(text: str) -> list[str]:
 def loss(live: LiveModel, prompter: Prompter, text: str, tick: Callable[[], None] = lambda: None) -> Score:
     """Mean negative log-likelihood a token, in nats, of plain text; a paragraph is an item, weighted by its tokens.
 
-    The standard error is that of the ratio estimator over paragraphs. Raises TaskError.
+    Paragraphs longer than WINDOW are read in windows of it. The standard error is the ratio estimator's over paragraphs,
+    NaN where there is but one. Raises TaskError.
     """
-    sums: list[tuple[float, int]] = []
-    pieces = []
     bos = [prompter.tokenizer.bos_token_id] if prompter.tokenizer.bos_token_id is not None else []
-    for paragraph in paragraphs(text):
+    step = min(WINDOW, prompter.context) - len(bos)
+    pieces = []
+    for item, paragraph in enumerate(paragraphs(text)):
         ids = prompter.tokenizer(paragraph, add_special_tokens=False)["input_ids"]
-        step = min(WINDOW, prompter.context) - len(bos)
-        pieces += [bos + ids[i : i + step] for i in range(0, len(ids), step)]
-    pieces = sorted((p for p in pieces if len(p) > 1), key=len)
+        pieces += [(item, bos + ids[i : i + step]) for i in range(0, len(ids), step)]
+    pieces = sorted((p for p in pieces if len(p[1]) > 1), key=lambda p: len(p[1]))
     if not pieces:
         raise TaskError("The text to score is too short. Paste a few sentences.")
-    for start in range(0, len(pieces), BATCH // 4):
+    sums: dict[int, float] = {}
+    tokens: dict[int, int] = {}
+    rows = max(1, min(BATCH // 4, LOGITS // (len(pieces[-1][1]) * live.model.get_output_embeddings().weight.shape[0])))
+    for start in range(0, len(pieces), rows):
         tick()
-        chosen = pieces[start : start + BATCH // 4]
-        ids = torch.full((len(chosen), len(chosen[-1])), prompter.pad, dtype=torch.long)
+        chosen = pieces[start : start + rows]
+        ids = torch.full((len(chosen), len(chosen[-1][1])), prompter.pad, dtype=torch.long)
         known = torch.zeros(ids.shape, dtype=torch.bool)
-        for row, piece in enumerate(chosen):  # padded on the right: causal attention never looks there
+        for row, (_, piece) in enumerate(chosen):  # padded on the right: causal attention never looks there
             ids[row, : len(piece)], known[row, : len(piece)] = torch.tensor(piece), True
-        with torch.inference_mode():
-            logits = live.model(input_ids=ids.to(live.device), use_cache=False).logits[:, :-1].float()
-            losses = torch.nn.functional.cross_entropy(
-                logits.transpose(1, 2), ids[:, 1:].to(live.device), reduction="none"
-            )
-            losses = losses.cpu() * known[:, 1:]
-        sums += zip(losses.double().sum(1).tolist(), known[:, 1:].sum(1).tolist(), strict=True)
-    total, tokens, n = sum(s for s, _ in sums), sum(k for _, k in sums), len(sums)
-    mean = total / tokens
-    spread = sum((s - mean * k) ** 2 for s, k in sums)
-    error = math.sqrt(spread * n / max(1, n - 1)) / tokens
-    return Score("loss", mean, error, n, tuple(s / k for s, k in sums))
+        for (item, _), nats, count in zip(chosen, *token_losses(live, ids, known), strict=True):
+            sums[item] = sums.get(item, 0.0) + nats
+            tokens[item] = tokens.get(item, 0) + count
+    n, mean = len(sums), sum(sums.values()) / sum(tokens.values())
+    spread = sum((sums[item] - mean * tokens[item]) ** 2 for item in sums)
+    error = math.sqrt(spread * n / (n - 1)) / sum(tokens.values()) if n > 1 else math.nan
+    return Score("loss", mean, error, n, tuple(sums[item] / tokens[item] for item in sums))
+
+
+def token_losses(live: LiveModel, ids: torch.Tensor, known: torch.Tensor) -> tuple[list[float], list[int]]:
+    """For each row of `ids` (int64, batch × length) the nats of its `known` tokens after the first, and their number."""
+    ids, known = ids.to(live.device), known.to(live.device)
+    with torch.inference_mode():
+        logits = live.model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+        losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none") * known[:, 1:]
+    return losses.double().sum(1).tolist(), known[:, 1:].sum(1).tolist()

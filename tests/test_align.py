@@ -1,14 +1,18 @@
 """Tensors by name, vocabulary rows by token string, and what the preflight says of it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from transfer.errors import CheckpointError, TripleError
+from transfer.live import LiveModel
+from transfer.merge import merge
 from transfer.plane import CORNERS
 from transfer.stream import Reader
 from transfer.triple import open_triple
@@ -163,3 +167,79 @@ def test_the_identity_changes_with_a_file(family, tmp_path):
     weights = load_file(path)
     save_file({k: v + 1 for k, v in weights.items()}, path, metadata={"format": "pt"})
     assert open_triple(refs).identity != before
+
+
+def test_a_config_that_promises_more_rows_than_there_are_is_refused(family, tmp_path):
+    refs = copied(family("llama", roles=families.ROLES[:3]), tmp_path)
+    for role in families.ROLES[:3]:
+        path = Path(refs[role]) / "model.safetensors"
+        weights = load_file(path)
+        if role == "source_tuned":
+            weights[EMBED] = weights[EMBED][:300].clone()
+        save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(TripleError, match=r"embed_tokens\.weight is \[300, 48\]"):
+        open_triple(refs)
+
+
+@pytest.mark.parametrize("kind", ["llama-tied", "gemma2"])
+def test_a_tie_that_the_config_leaves_out_is_seen_from_the_files(family, tmp_path, kind):
+    """transformers 4 leaves tie_word_embeddings out where tied is the family's default."""
+    refs = copied(family(kind, roles=families.ROLES[:3]), tmp_path)
+    for ref in refs.values():
+        path = Path(ref) / "config.json"
+        config = json.loads(path.read_text())
+        config.pop("tie_word_embeddings", None)
+        path.write_text(json.dumps(config))
+    triple = open_triple(refs)
+    assert all(c.tied for c in triple.checkpoints.values())
+    live = LiveModel(triple, CORNERS["merged"])
+    assert live.model.get_input_embeddings().weight.data_ptr() == live.model.get_output_embeddings().weight.data_ptr()
+
+
+def test_checkpoints_of_equal_shapes_and_times_are_not_confused(family, tmp_path):
+    """Unpacked from one archive, files of a family have sizes and times in common."""
+    refs = copied(family("llama"), tmp_path)
+    for ref in refs.values():
+        for file in Path(ref).iterdir():
+            os.utime(file, (1_700_000_000, 1_700_000_000))
+    triple = open_triple(refs)
+    assert len({c.identity for c in triple.checkpoints.values()}) == 4
+    swapped = open_triple({**refs, "target_base": refs["target_tuned"], "target_tuned": ""})
+    assert swapped.identity != triple.identity and not any("same checkpoint" in f.text for f in triple.findings)
+
+
+def test_a_special_token_beyond_the_merged_vocabulary_is_dropped(family, tmp_path):
+    refs = copied(family("llama", roles=families.ROLES[:3]), tmp_path)
+    with_vocabulary(refs["target_base"], list("abcdef"), rows_of(list("abcdef"), 2))
+    edit_config(refs["target_base"], pad_token_id=5)
+    for number, role in enumerate(("source_base", "source_tuned")):
+        with_vocabulary(refs[role], list("abc"), rows_of(list("abc"), number))
+        edit_config(refs[role], pad_token_id=None, bos_token_id=None, eos_token_id=None)
+    triple = open_triple(refs)
+    assert LiveModel(triple, CORNERS["merged"]).model.config.pad_token_id is None
+    *_, _ = merge(triple, CORNERS["merged"], tmp_path / "merged")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").get_input_embeddings().weight.shape == (3, 48)
+
+
+def test_the_two_ways_to_write_rope_are_one(family, tmp_path):
+    refs = copied(family("llama", roles=families.ROLES[:3]), tmp_path)
+    path = Path(refs["source_base"]) / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    path.write_text(json.dumps({**config, "rope_scaling": None}))
+    triple = open_triple(refs)
+    assert not any("RoPE" in f.text for f in triple.findings)
+    assert triple.config_key("source_base") == triple.config_key("target_base")
+
+
+def test_a_yardstick_that_lacks_a_tensor_is_told_and_left_out(family, tmp_path):
+    refs = copied(family("llama"), tmp_path)
+    path = Path(refs["target_tuned"]) / "model.safetensors"
+    weights = load_file(path)
+    del weights["model.norm.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    triple = open_triple(refs)
+    assert any("lacks 1 of these tensors" in f.text for f in triple.findings)
+    with pytest.raises(TripleError, match=r"has no model\.norm\.weight that fits"):
+        triple.need(CORNERS["target_tuned"])
+    triple.need(CORNERS["merged"])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from transfer.chat import Draw, Sampling, answer
-from transfer.errors import ChatError, LiveError, TripleError
+from transfer.errors import Cancelled, ChatError, LiveError, TripleError
 from transfer.live import LiveModel
 from transfer.plane import CORNERS, point
 from transfer.prompt import Prompter
@@ -122,6 +122,28 @@ def test_in_turn_where_memory_holds_one(triple):
     together = last(Store(), found, ALL)
     assert [p.text for p in last(store, found, ALL)] == [p.text for p in together]
     assert len(store._entries) == 1
+
+
+def test_a_wait_for_a_model_can_be_stopped(triple):
+    found = triple("llama")
+    store = Store(budget=found.nbytes + 1)
+
+    def tick():
+        raise Cancelled("Stopped.")
+
+    with store.lend(found, point(1)), pytest.raises(Cancelled), store.lend(found, point(0.5), tick):
+        pass
+    prompter = Prompter(found)
+    with store.lend(found, point(1)), closing(answer(store, found, prompter, [point(0)], ASK, Sampling())) as panes:
+        assert [next(panes)[0].tokens for _ in range(3)] == [0, 0, 0]  # it goes on telling while it waits
+
+
+def test_a_model_that_roves_moves_before_another_is_built(triple):
+    found, store = triple("llama"), Store()
+    for mix in (CORNERS["target_base"], point(0.2), point(0.4), CORNERS["source_base"], point(0.6)):
+        with store.lend(found, mix) as live:
+            assert live.mix == mix
+    assert len(store._entries) == 3  # two corners, and one for all the rest
 
 
 def test_nothing_where_memory_holds_none(triple):

@@ -70,6 +70,15 @@ def change(folder: Path, name: str, **values) -> None:
     path.write_text(json.dumps(old | values))
 
 
+WHOLE = "weights.safetensors"
+
+
+def write_index(folder: Path, weight_map: object) -> None:
+    """An index, and the one file under another name: beside an index transformers reads `model.safetensors`, and so do we."""
+    (folder / SINGLE).rename(folder / WHOLE)
+    change(folder, INDEX, weight_map=weight_map)
+
+
 def assert_as_the_library_reads(checkpoint: Checkpoint) -> None:
     """Names, dtypes, shapes and places are those of safetensors, file by file and byte by byte."""
     seen = set()
@@ -322,7 +331,7 @@ def test_an_index_leads_nowhere_else(model, file):
     shutil.copy(model / SINGLE, model.parent / SINGLE)  # so that there would be something to find
     (model / "sub").mkdir()
     shutil.copy(model / SINGLE, model / "sub" / SINGLE)
-    change(model, INDEX, weight_map={name: file for name in open_folder(model).tensors})
+    write_index(model, {name: file for name in open_folder(model).tensors})
     text = refused(model)
     assert INDEX in text and repr(file) in text
 
@@ -331,8 +340,15 @@ def test_an_index_leads_nowhere_else(model, file):
     "index", [{}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": "x"}, {"weight_map": None}]
 )
 def test_an_index_without_a_map_is_refused(model, index):
+    (model / SINGLE).rename(model / WHOLE)
     (model / INDEX).write_text(json.dumps(index))
     assert "has no weight_map" in refused(model)
+
+
+def test_the_single_file_is_read_where_there_is_an_index_too(model):
+    before = open_folder(model).tensors
+    change(model, INDEX, weight_map={"a": "b.safetensors"})
+    assert open_folder(model).tensors == before
 
 
 def test_an_index_must_match_its_files(sharded):
@@ -492,7 +508,7 @@ def test_headers_that_are_nearly_right(scratch, data):
 
 @pytest.mark.parametrize("file", ["a\0b.safetensors", "\ud800.safetensors"], ids=["null", "surrogate"])
 def test_an_index_with_a_name_no_file_can_have(model, file):
-    change(model, INDEX, weight_map={"a": file})
+    write_index(model, {"a": file})
     assert "names the file" in refused(model)
 
 

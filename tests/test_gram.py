@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from analysis.geometry import by_tensor, grouped, place, tensor_table, total
-from analysis.gram import gram_pass
+from analysis.gram import TensorGram, gram_pass
 from transfer.plane import CORNERS, point
 from transfer.stream import Reader
 from transfer.triple import open_triple
@@ -154,7 +154,39 @@ def test_the_table_to_take_away_is_in_order_of_depth(triple):
         ("model.embed_tokens.weight", None, "embed_tokens"),
         ("lm_head.weight", None, "lm_head"),
         ("transformer.h.7.mlp.c_fc.weight", 7, "mlp.c_fc"),
+        ("vision_tower.encoder.layers.3.self_attn.q_proj.weight", 3, "vision_tower: attn.q_proj"),
     ],
 )
 def test_places_are_told_from_names(name, layer, kind):
     assert place(name) == (layer, kind)
+
+
+def test_numbers_that_are_none_are_not_left_out_of_sums(family, tmp_path):
+    import shutil
+
+    from safetensors.torch import save_file
+
+    refs = {role: str(shutil.copytree(ref, tmp_path / role)) for role, ref in family("llama").items()}
+    path = tmp_path / "source_tuned" / "model.safetensors"
+    weights = load_file(path)
+    weights["lm_head.weight"][3, 4] = torch.nan
+    save_file(weights, path, metadata={"format": "pt"})
+    table = tensor_table(gram_pass(open_triple(refs)))
+    assert math.isnan(total(table)["norm_delta"])
+    layers = grouped(table, "layer")
+    assert layers.loc[layers["layer"].notna(), "norm_delta"].notna().all()
+
+
+@settings(max_examples=50)
+@given(st.lists(st.lists(st.floats(-3, 3), min_size=6, max_size=6), min_size=4, max_size=4))
+def test_the_nearest_point_of_the_plane_is_the_least_squares_one(rows):
+    x = np.array(rows)
+    gram = x @ x.T
+    if np.linalg.cond(x[1:3] @ x[1:3].T) > 1e6 or np.linalg.norm(x[3]) < 1e-3:
+        return
+    measures = total(tensor_table([TensorGram("model.layers.0.w", (6,), gram, 0, 0, 0.0)]))
+    best, *_ = np.linalg.lstsq(x[1:3].T, x[3], rcond=None)
+    assert measures["nearest_alpha"] == pytest.approx(best[0], rel=1e-4, abs=1e-6)
+    assert measures["nearest_beta"] == pytest.approx(1 + best[1], rel=1e-4, abs=1e-6)
+    off = np.linalg.norm(x[3] - x[1:3].T @ best) / np.linalg.norm(x[3])
+    assert measures["off_plane"] == pytest.approx(off, abs=1e-5)

@@ -505,9 +505,18 @@ def change(folder: Path, name: str, **values) -> None:
     path.write_text(json.dumps(old | values))
 
 
+WHOLE = "weights.safetensors"
+
+
+def write_index(folder: Path, weight_map: object) -> None:
+    """An index, and the one file under another name: beside an index transformers reads `model.safetensors`, and so do we."""
+    (folder / SINGLE).rename(folder / WHOLE)
+    change(folder, INDEX, weight_map=weight_map)
+
+
 def index(folder: Path, file: str) -> None:
     """An index that says that all tensors are in `file`."""
-    change(folder, INDEX, weight_map={name: file for name in open_folder(folder).tensors})
+    write_index(folder, {name: file for name in open_folder(folder).tensors})
 
 
 def cut(folder: Path, size: int) -> None:
@@ -539,10 +548,10 @@ HARM = {
     "index absolute": (lambda f: index(f, "/etc/secret.safetensors"), "names the file '/etc/secret.safetensors'"),
     "index to nothing": (lambda f: index(f, "model-1.safetensors"), "names model-1.safetensors, and lab/model has no"),
     "index wrong": (
-        lambda f: change(f, INDEX, weight_map={"a.weight": SINGLE}),
+        lambda f: write_index(f, {"a.weight": WHOLE}),
         r"^lab/model/.*does not match its files: a\.weight",
     ),
-    "index empty": (lambda f: change(f, INDEX, weight_map={}), "has no weight_map"),
+    "index empty": (lambda f: write_index(f, {}), "has no weight_map"),
     "empty": (lambda f: cut(f, 0), r"^lab/model/model\.safetensors is not a safetensors file"),
     "cut in the length": (lambda f: cut(f, 5), "is not a safetensors file"),
     "cut in the header": (lambda f: cut(f, 100), "is not a safetensors file"),

@@ -126,9 +126,13 @@ def test_foreign_code_and_missing_weights_are_refused(family, tmp_path):
     refs = {role: str(shutil.copytree(ref, tmp_path / role)) for role, ref in family("llama").items()}
     path = Path(refs["target_base"]) / "config.json"
     config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    path.write_text(json.dumps({**config, "model_type": "mystery", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
     with pytest.raises(LiveError, match="no foreign code"):
         LiveModel(open_triple(refs), point(1))
+    path.write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "its.own"}}))
+    assert (
+        LiveModel(open_triple(refs), point(1)).model.config.model_type == "llama"
+    )  # transformers has its own code for it
     path.write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(LiveError, match="in none of the files"):
         LiveModel(open_triple(refs), point(1))

@@ -141,3 +141,22 @@ def test_a_disk_that_is_full_is_told_before(triple, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     with pytest.raises(MergeError, match="disk has 1 B free"):
         list(merge(triple("llama"), point(1), tmp_path / "merged"))
+
+
+def test_an_overflow_is_named_and_leaves_nothing(family, tmp_path):
+    import shutil
+
+    from safetensors.torch import save_file
+
+    refs = {
+        role: str(shutil.copytree(ref, tmp_path / "in" / role))
+        for role, ref in family("llama", dtype=torch.float16).items()
+    }
+    for role, value in (("source_base", -40000.0), ("source_tuned", 40000.0), ("target_base", 40000.0)):
+        path = tmp_path / "in" / role / "model.safetensors"
+        weights = load_file(path)
+        weights["model.norm.weight"][0] = value
+        save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(MergeError, match=r"model\.norm\.weight overflows float16"):
+        list(merge(open_triple(refs), point(1), tmp_path / "out" / "merged"))
+    assert os.listdir(tmp_path / "out") == []

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from analysis.sweep import best, steps, sweep, sweep_table
-from analysis.tasks import answers, exact_match, load_task, loss, score
+from analysis.sweep import Row, best, steps, sweep, sweep_table
+from analysis.tasks import Score, answers, exact_match, load_task, loss, score
 from transfer.errors import Cancelled, TaskError
 from transfer.live import LiveModel
 from transfer.plane import CORNERS, PATHS, point
@@ -73,6 +73,33 @@ def test_loss_is_transformers_own(live, prompter):
     assert found.n == len(families.TEXT) and found.stderr > 0
 
 
+def test_one_paragraph_has_no_standard_error_and_long_ones_are_one_item(live, prompter):
+    assert math.isnan(loss(live, prompter, families.TEXT[0]).stderr)
+    long = " ".join(families.TEXT * 12)
+    assert len(prompter.tokenizer(long)["input_ids"]) > prompter.context
+    assert loss(live, prompter, long + "\n\n" + families.TEXT[0]).n == 2
+
+
+def test_answers_end_at_the_stop_token(live, prompter):
+    said = dict(answers(live, prompter, PROMPTS, 10))
+    ids = torch.tensor([prompter.encode([{"role": "user", "content": PROMPTS[0]}])])
+    third = int(live.generate(ids, torch.ones_like(ids), prompter, 3)[0, -1])
+    before, prompter.stops = prompter.stops, {*prompter.stops, third}
+    try:
+        cut = dict(answers(live, prompter, PROMPTS, 10))
+    finally:
+        prompter.stops = before
+    assert said[0].startswith(cut[0]) and len(cut[0]) < len(said[0])
+
+
+def test_a_loss_that_is_no_number_is_not_the_best():
+    rows = [
+        Row(point(t), str(t), t, {"loss": Score("loss", v, 0.0, 1)}, 0)
+        for t, v in ((0.0, math.nan), (0.5, 2.0), (1.0, math.inf))
+    ]
+    assert best(rows, "loss").t == 0.5
+
+
 def test_a_share_of_nothing_is_not_certain():
     assert score("x", [0.0] * 50).stderr > 0.005
     assert score("x", [1.0, 0.0] * 50).stderr == pytest.approx(0.05, rel=0.02)
@@ -129,13 +156,13 @@ def test_a_sweep_scores_corners_and_steps(triple, prompter, tmp_path):
     assert list(frame["exact match: k"]) == [0.0] * 7 and frame["loss"].notna().all()
 
 
-def test_a_sweep_stops_between_batches(triple, prompter):
+def test_a_sweep_stops_when_told(triple, prompter):
     calls = 0
 
     def tick():
         nonlocal calls
         calls += 1
-        if calls > 4:
+        if calls > 12:
             raise Cancelled("Stopped.")
 
     rows = []

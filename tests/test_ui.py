@@ -99,7 +99,7 @@ def test_whole_numbers_and_words_are_checked():
 def test_what_people_and_models_write_is_escaped():
     answers = [Answer(point(1), text=BAD, error=""), Answer(CORNERS["source_base"], error=BAD, done=True)]
     for markup in (
-        panes(answers, ["merged", "source_base"], BAD, BAD, BAD),
+        panes(answers, ["merged", "source_base"], ["", BAD], BAD, BAD, BAD),
         notice(BAD),
         findings([Finding("note", BAD)]),
         progress_bar(0.5, time.monotonic(), BAD),

@@ -50,22 +50,11 @@ class Alignment:
     warnings: tuple[str, ...]
 
 
-def in_block(name: str) -> bool:
-    """True for tensors inside a numbered layer."""
-    return any(part.isdigit() for part in name.split("."))
-
-
-def vocabulary_tensors(checkpoint: Checkpoint) -> list[TensorInfo]:
-    """Embedding and head: the matrices outside the layers with one row a token, told by their shape."""
-    size = checkpoint.setting("vocab_size")
-    return [t for t in checkpoint.tensors.values() if len(t.shape) == 2 and t.shape[0] == size and not in_block(t.name)]
-
-
 def find(checkpoint: Checkpoint, name: str, is_vocabulary: bool) -> TensorInfo | None:
     """The tensor of that name; where the head is tied and so not in the file, the embedding."""
     info = checkpoint.tensors.get(name)
-    if info is None and is_vocabulary and checkpoint.setting("tie_word_embeddings", False):
-        tied = vocabulary_tensors(checkpoint)
+    if info is None and is_vocabulary and checkpoint.tied:
+        tied = checkpoint.vocabulary_tensors
         info = tied[0] if len(tied) == 1 else None
     return info
 
@@ -76,8 +65,10 @@ def row_maps(checkpoints: dict[str, Checkpoint]) -> tuple[dict[str, np.ndarray |
     Raises TripleError where the sizes differ and a tokenizer.json is missing, so that rows cannot be matched.
     """
     tuned = checkpoints["source_tuned"]
-    size = tuned.setting("vocab_size") or 0
+    size = tuned.rows
     notes: list[str] = []
+    if not tuned.vocabulary_tensors:  # nothing to match, and a size that no tensor vouches for
+        return dict.fromkeys(checkpoints), notes
     maps: dict[str, np.ndarray | None] = {"source_tuned": None}
     reference = tuned.vocabulary()
     tokens: list[str | None] = [None] * size
@@ -87,7 +78,7 @@ def row_maps(checkpoints: dict[str, Checkpoint]) -> tuple[dict[str, np.ndarray |
     for role, checkpoint in checkpoints.items():
         if role == "source_tuned":
             continue
-        rows = checkpoint.setting("vocab_size") or 0
+        rows = checkpoint.rows
         vocabulary = checkpoint.vocabulary()
         if vocabulary == reference or vocabulary is None or reference is None:
             if (vocabulary is None or reference is None) and rows != size:
@@ -120,10 +111,10 @@ def align(checkpoints: dict[str, Checkpoint]) -> Alignment:
     """Match the tensors of three checkpoints, or of four. Raises TripleError that names what does not fit."""
     target, tuned = checkpoints["target_base"], checkpoints["source_tuned"]
     names = dict.fromkeys(target.tensors)
-    vocabulary = {t.name for c in checkpoints.values() for t in vocabulary_tensors(c)}
-    if not tuned.setting("tie_word_embeddings", False):
+    vocabulary = {t.name for c in checkpoints.values() for t in c.vocabulary_tensors}
+    if not tuned.tied:
         # A head of its own in the source fine-tuned model stays one, also where the target base ties it.
-        names.update(dict.fromkeys(t.name for t in vocabulary_tensors(tuned)))
+        names.update(dict.fromkeys(t.name for t in tuned.vocabulary_tensors))
     maps, notes = row_maps(checkpoints)
     tensors, warnings, misfits, copied = [], [], [], []
     for name in names:
@@ -142,6 +133,8 @@ def align(checkpoints: dict[str, Checkpoint]) -> Alignment:
             rows = maps[role] if is_vocabulary else None
             shape = infos["source_tuned"].shape if is_vocabulary else home.shape  # type: ignore[union-attr]
             fits = info.shape[1:] == shape[1:] if is_vocabulary else info.shape == shape
+            if is_vocabulary and info.shape[0] != checkpoints[role].rows:
+                fits = False  # the rows that the config promises are not there
             if fits and info.dtype in FLOATS:
                 parts[role] = Part(info, rows)
             elif role != "target_tuned":
@@ -167,6 +160,13 @@ def align(checkpoints: dict[str, Checkpoint]) -> Alignment:
     floats = [name for name in copied if target.tensors[name].dtype in FLOATS]
     if floats:
         warnings.append(f"{len(floats)} tensors are in the target base alone and are copied from it: {listed(floats)}.")
+    if any(
+        not checkpoints[role].tied and set(t.name for t in checkpoints[role].vocabulary_tensors) - set(names)
+        for role in SOURCES
+    ):
+        warnings.append(
+            "A base has a head of its own and the merged model ties it to the embedding: that head is left out."
+        )
     unused = [n for n in tuned.tensors if n not in names and n not in vocabulary]
     if unused:
         warnings.append(

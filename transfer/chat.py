@@ -12,14 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from .errors import TransferscopeError
+from .errors import Cancelled, TransferscopeError
 from .live import first_line
 from .plane import Mix
 from .prompt import Message, Prompter
 from .store import Store
 from .triple import Triple
 
-BEAT = 0.05  # seconds between two pictures of the panes, at most
+BEAT = 0.05  # seconds between two pictures of the panes, at least
+WAIT = 0.25  # and at most: who listens can stop only where it is told something
+START = object()  # a pane's first word: its model is there
 
 
 class Sampling(BaseModel):
@@ -103,13 +105,17 @@ class Run:
     out: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
     stop: threading.Event = field(default_factory=threading.Event)
 
+    def tick(self) -> None:
+        if self.stop.is_set():
+            raise Cancelled("Stopped.")
+
     def pane(self, number: int, mix: Mix) -> None:
         """Answer in one pane; every way out leaves a last word in the queue."""
         try:
             if self.stop.is_set():
                 return
-            with self.store.lend(self.triple, mix) as live:
-                self.out.put((number, live.fingerprint))
+            with self.store.lend(self.triple, mix, self.tick) as live:
+                self.out.put((number, START))
                 ids = torch.tensor([self.ids])
                 draw = [Draw(self.sampling.temperature, self.sampling.seed)] if self.sampling.temperature else []
                 with torch.inference_mode():
@@ -122,6 +128,8 @@ class Run:
                         logits_processor=LogitsProcessorList(draw),
                         stopping_criteria=StoppingCriteriaList([Halt(self.stop)]),
                     )
+                if not self.stop.is_set():  # last, since it reads every weight
+                    self.out.put((number, live.fingerprint))
         except TransferscopeError as error:
             self.out.put((number, error))
         except Exception as error:
@@ -154,12 +162,18 @@ def answer(
         for number, mix in enumerate(mixes):
             pool.submit(run.pane, number, mix)
         shown = 0.0
+        yield list(panes)
         while not all(pane.done for pane in panes):
-            number, news = run.out.get()
+            try:
+                number, news = run.out.get(timeout=WAIT)
+            except queue.Empty:
+                yield list(panes)
+                continue
             now = time.perf_counter()
             pane, since = panes[number], now - asked[number]
-            if isinstance(news, str):
+            if news is START:
                 asked[number] = now
+            elif isinstance(news, str):
                 pane = replace(pane, fingerprint=news)
             elif isinstance(news, list):
                 ids[number] += news

@@ -88,6 +88,28 @@ class Checkpoint:
         nested = self.config.get("text_config")
         return self.config.get(key, nested.get(key, default) if isinstance(nested, dict) else default)
 
+    @property
+    def rows(self) -> int:
+        """Vocabulary rows by the config, padding included; 0 where it does not say. Raises CheckpointError."""
+        rows = self.setting("vocab_size") or 0
+        if not is_count(rows):
+            raise CheckpointError(f"{self.ref}: vocab_size in config.json should be a whole number and is {rows!r}.")
+        return rows
+
+    @property
+    def vocabulary_tensors(self) -> list[TensorInfo]:
+        """Embedding and head: the matrices outside the layers with one row a token, told by their shape."""
+        rows = self.rows
+        outside = (t for t in self.tensors.values() if not any(part.isdigit() for part in t.name.split(".")))
+        return [t for t in outside if len(t.shape) == 2 and t.shape[0] == rows]
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and head are one tensor. Many configs leave it out where tied is the family's default: then
+        the file holds no head of its own."""
+        said = self.setting("tie_word_embeddings")
+        return len(self.vocabulary_tensors) < 2 if said is None else bool(said)
+
     def vocabulary(self) -> dict[str, int] | None:
         """Token string → row, out of tokenizer.json; None where there is no such file.
 
@@ -260,20 +282,23 @@ def open_folder(folder: str | Path) -> Checkpoint:
     if path is None:
         raise CheckpointError(f"There is no folder {ref}. Give a folder with a model, or a Hub id like owner/name.")
     config = read_json(path / "config.json")
-    if (path / INDEX).is_file():
+    if (path / SINGLE).is_file():  # before the index, as transformers does
+        files, tensors = [SINGLE], read_header(path / SINGLE)
+    elif (path / INDEX).is_file():
         index = read_json(path / INDEX)
         files = shards(index, INDEX)
-        tensors: dict[str, TensorInfo] = {}
+        tensors = {}
         for file in files:
             tensors.update(read_header(path / file))
         check_index(index, tensors, f"{ref}/{INDEX}")
-    elif (path / SINGLE).is_file():
-        files, tensors = [SINGLE], read_header(path / SINGLE)
     else:
         try:
             raise no_weights(ref, sorted(p.name for p in path.iterdir()))
         except OSError as error:
             raise CheckpointError(f"{ref} cannot be read: {error.strerror}.") from error
     check_quantised(ref, config, tensors)
-    stats = [(path / file).stat() for file in files]
-    return Checkpoint(ref, path, config, tensors, identify(tensors, [f"{s.st_size} {s.st_mtime_ns}" for s in stats]))
+    # Sizes and times alone would not do: files of one family unpacked together have both in common.
+    beside = [name for name in (*CONFIG_FILES, *TOKENIZER_FILES) if (path / name).is_file()]
+    stats = [(path / name).stat() for name in (*files, *beside)]
+    stamps = [str(path), *(f"{s.st_ino} {s.st_size} {s.st_mtime_ns}" for s in stats)]
+    return Checkpoint(ref, path, config, tensors, identify(tensors, stamps))

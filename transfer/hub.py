@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,8 @@ from .checkpoint import (
 from .errors import CheckpointError, HubError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?", re.ASCII)
-TOKEN: bool | None = False if os.environ.get("SPACE_ID") else None  # a Space's own token is never lent to visitors
+HOSTED = bool(os.environ.get("SPACE_ID") or os.environ.get("TRANSFERSCOPE_HOSTED"))
+TOKEN: bool | None = False if HOSTED else None  # the token of a page's host is never lent to its visitors
 
 TIMEOUT = 20  # seconds without an answer
 GUESS = 100_000  # bytes: most headers fit in these, and so take one request
@@ -49,6 +51,14 @@ PAUSE = 1.0  # seconds between two of them
 BEAT = 0.25  # seconds between two counts of what has arrived
 # What the client raises: the Hub's refusals (which are OSErrors too), and a connection that fails.
 FAILURES = (hub_errors.HTTPError, hub_errors.LocalEntryNotFoundError, OSError)
+
+
+def free_disk() -> int:
+    """Bytes free where downloads go."""
+    folder = Path(hf.constants.HF_HUB_CACHE).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def looks_like_hub_id(ref: str) -> bool:
@@ -129,7 +139,7 @@ def open_hub(ref: str) -> Checkpoint:
         # By its name once more: this makes the cache note which commit the name stood for, for when there is no Hub.
         hf.hf_hub_download(repo, "config.json", revision=revision or "main", token=TOKEN)
         config = read_json(folder / "config.json")
-        files = shards(read_json(folder / INDEX), f"{ref}/{INDEX}") if INDEX in names else [SINGLE]
+        files = [SINGLE] if SINGLE in names else shards(read_json(folder / INDEX), f"{ref}/{INDEX}")
         if absent := sorted({*files} - {*names}):
             raise CheckpointError(f"{ref}/{INDEX} names {', '.join(absent)}, and {repo} has no such file.")
         missing = tuple(f for f in files if not (folder / f).is_file())
@@ -141,7 +151,7 @@ def open_hub(ref: str) -> Checkpoint:
                 tensors.update(header)
     except FAILURES as error:
         raise plainly(error, ref) from error
-    if INDEX in names:
+    if SINGLE not in names:
         check_index(read_json(folder / INDEX), tensors, f"{ref}/{INDEX}")
     check_quantised(ref, config, tensors)
     return pin(Checkpoint(ref, folder, config, tensors, "", sha, missing), ref, sha)

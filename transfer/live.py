@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -179,7 +180,7 @@ def threads_for(nbytes: int) -> int:
 def merged_config(triple: Triple, role: str) -> Any:
     """The transformers config of a role, with the merged vocabulary and tie. Raises LiveError."""
     checkpoint = triple.checkpoints[role]
-    if "auto_map" in checkpoint.config:
+    if "auto_map" in checkpoint.config and checkpoint.config.get("model_type") not in CONFIG_MAPPING:
         raise LiveError(f"{checkpoint.ref} needs code of its own to run, and no foreign code is run here.")
     try:
         config: Any = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
@@ -187,9 +188,11 @@ def merged_config(triple: Triple, role: str) -> Any:
         raise LiveError(f"transformers does not know the config of {checkpoint.ref}: {first_line(error)}") from error
     tuned = triple.checkpoints["source_tuned"]
     text = config.get_text_config()
-    rows = tuned.setting("vocab_size")
+    rows = tuned.rows
     if rows and text.vocab_size != rows:
         text.vocab_size = rows
+        if isinstance(text.pad_token_id, int) and text.pad_token_id >= rows:
+            text.pad_token_id = config.pad_token_id = None  # else the embedding would want a row that is not there
     text.tie_word_embeddings = config.tie_word_embeddings = is_tied(triple)
     return config
 
@@ -198,7 +201,7 @@ def is_tied(triple: Triple) -> bool:
     """Whether embedding and head of the merged model are one tensor: so by the target, unless it was given a head."""
     target, names = triple.checkpoints["target_base"], {t.name for t in triple.tensors}
     added = names - set(target.tensors)
-    return bool(target.setting("tie_word_embeddings", False)) and not added
+    return target.tied and not added
 
 
 def open_tokenizer(triple: Triple, role: str = "source_tuned") -> PreTrainedTokenizerBase:

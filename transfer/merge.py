@@ -90,6 +90,10 @@ def write_weights(triple: Triple, mix: Mix, folder: Path, shard: int) -> Iterato
                 for tensor in tensors:
                     weight_map[tensor.name] = name
                     for where, piece in reader.mixed(tensor, mix):
+                        if not mix.corner and tensor.dtype == "F16" and torch.isinf(piece).any():
+                            raise MergeError(
+                                f"{tensor.name} overflows float16 at {mix}. Take a smaller α, or a target in bfloat16."
+                            )
                         file.write(piece.contiguous().view(-1).view(torch.uint8).numpy().data)
                         yield (done + where.stop) / total
                     done += tensor.numel
@@ -116,12 +120,13 @@ def write_documents(triple: Triple, mix: Mix, folder: Path, name: str) -> None:
     target, tuned = triple.checkpoints["target_base"], triple.checkpoints["source_tuned"]
     config = copy.deepcopy(target.config)
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
-    if tuned.setting("vocab_size"):
-        text["vocab_size"] = tuned.setting("vocab_size")
+    if tuned.rows:
+        text["vocab_size"] = tuned.rows
     text["tie_word_embeddings"] = config["tie_word_embeddings"] = is_tied(triple)
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        if tuned.setting(key) is not None:
-            config[key] = tuned.setting(key)
+        for part in (config, text):
+            if key in part or tuned.setting(key) is not None:
+                part[key] = tuned.setting(key)  # also where that is null: the target's id may be beyond the vocabulary
     write_json(folder / "config.json", config)
     for file in (*TOKENIZER_FILES, *CONFIG_FILES[1:]):
         if (tuned.folder / file).is_file():

@@ -1,9 +1,9 @@
 """From messages to token ids and back: tokenizer, chat template and stop tokens of the source fine-tuned model."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from .checkpoint import Checkpoint, read_json
 from .errors import ChatError
 from .live import first_line, open_tokenizer
 from .triple import Triple
@@ -22,7 +22,7 @@ class Prompter:
         self.pad = (
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops, default=0)
         )
-        self.context = int(triple.checkpoints["target_base"].setting("max_position_embeddings") or 2**31)
+        self.context = context_length(triple.checkpoints["target_base"])
 
     def text(self, messages: Sequence[Message]) -> str:
         """The exact string that the model is given, up to where its answer begins. Raises ChatError."""
@@ -50,12 +50,20 @@ class Prompter:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
 
+def context_length(checkpoint: Checkpoint) -> int:
+    """Tokens that fit: families name it in their own ways, and some have no bound."""
+    for key in ("max_position_embeddings", "n_positions", "max_sequence_length"):
+        if isinstance(checkpoint.setting(key), int):
+            return checkpoint.setting(key)
+    return 2**31
+
+
 def stop_tokens(triple: Triple, tokenizer: Any) -> set[int]:
     """Every id that ends an answer: by generation_config, config and tokenizer of the source fine-tuned model."""
     tuned = triple.checkpoints["source_tuned"]
     stops = {tokenizer.eos_token_id}
     path = tuned.folder / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    generation = read_json(path) if path.is_file() else {}
     for value in (generation.get("eos_token_id"), tuned.setting("eos_token_id")):
         stops.update(value if isinstance(value, list) else [value])
     return {s for s in stops if isinstance(s, int)}

@@ -7,16 +7,14 @@ none is free a new one is built while memory lasts. Nobody's model moves under t
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-import psutil
 
 from .errors import LiveError
 from .live import LiveModel
 from .plane import Mix
-from .triple import Triple, size
+from .triple import Triple, free_memory, size
 
 MOST = 8  # live models of one triple: six panes, and two for sweeps
 
@@ -38,7 +36,7 @@ class Store:
     """Live models by triple and point, at most `budget` bytes of them (default: 60 % of the memory free at the start)."""
 
     def __init__(self, budget: int | None = None):
-        self.budget = budget or int(0.6 * psutil.virtual_memory().available)
+        self.budget = budget or int(0.6 * free_memory())
         self._entries: list[Entry] = []
         self._changed = threading.Condition()
 
@@ -47,12 +45,13 @@ class Store:
         return max(1, min(MOST, self.budget // max(1, triple.nbytes)))
 
     @contextmanager
-    def lend(self, triple: Triple, mix: Mix) -> Iterator[LiveModel]:
-        """A model of the triple at the point, for the length of a with-block. Waits for one where memory is full.
+    def lend(self, triple: Triple, mix: Mix, tick: Callable[[], None] = lambda: None) -> Iterator[LiveModel]:
+        """A model of the triple at the point, for the length of a with-block. Waits for one where memory is full, and
+        calls `tick` meanwhile, which may raise Cancelled.
 
         Raises LiveError where not even one fits, and what building or moving it raises.
         """
-        entry = self._take(triple, mix)
+        entry = self._take(triple, mix, tick)
         try:
             if not entry.ready:
                 try:
@@ -75,7 +74,7 @@ class Store:
                 entry.used = time.monotonic()
                 self._changed.notify_all()
 
-    def _take(self, triple: Triple, mix: Mix) -> Entry:
+    def _take(self, triple: Triple, mix: Mix, tick: Callable[[], None]) -> Entry:
         """An entry that counts the caller as a user: ready, or the caller's to make ready."""
         if triple.nbytes > self.budget:
             raise LiveError(
@@ -106,4 +105,5 @@ class Store:
                     if idle:
                         self._entries.remove(idle[0])
                         continue
-                self._changed.wait(1.0)
+                self._changed.wait(0.2)
+                tick()

@@ -34,8 +34,9 @@ Result = TypeVar("Result")
 class Reader:
     """Positioned reads of tensors; safe to share between threads. Use as a context manager, or close it."""
 
-    def __init__(self, checkpoints: dict[str, Checkpoint]):
-        self.checkpoints = checkpoints
+    def __init__(self, checkpoints: dict[str, Checkpoint], tick: Callable[[], None] = lambda: None):
+        """`tick` is called before every read, in whichever thread reads, and may raise Cancelled."""
+        self.checkpoints, self.tick = checkpoints, tick
         self.cancelled = threading.Event()
         self._files: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
@@ -68,6 +69,7 @@ class Reader:
         """
         if self.cancelled.is_set():
             raise Cancelled("Stopped.")
+        self.tick()
         out = torch.empty(count, dtype=TORCH[info.dtype])
         view = out.view(torch.uint8).numpy().data
         offset = info.offset + start * out.itemsize
@@ -120,7 +122,8 @@ def blend(parts: dict[str, torch.Tensor], weights: dict[str, float], dtype: torc
     differences are exact in float64, so where Δ is zero the merged model is m_t to the bit.
     """
     if list(weights.values()) == [1.0]:
-        return parts[next(iter(weights))].to(dtype)
+        only = parts[next(iter(weights))]
+        return only if only.dtype == dtype else round_once(only.double(), dtype)
     base = parts["source_base"].to(torch.float64) if "source_base" in weights else None
     total = base.clone() if base is not None else torch.zeros(len(next(iter(parts.values()))), dtype=torch.float64)
     for role in ("target_base", "source_tuned", "target_tuned"):

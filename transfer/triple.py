@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
+import torch
 
 from .align import Aligned, align
-from .checkpoint import Checkpoint, find_folder, open_folder
+from .checkpoint import Checkpoint, find_folder, open_folder, read_json
 from .errors import TransferscopeError, TripleError
 from .hub import looks_like_hub_id, open_hub
 from .plane import LABELS, ROLES, Mix
@@ -19,6 +21,18 @@ HARMLESS = (
     "_name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype", "bos_token_id", "eos_token_id",
     "pad_token_id", "use_cache", "vocab_size", "tie_word_embeddings",
 )  # fmt: skip
+
+
+ROPE = ("rope_theta", "rope_scaling", "rope_parameters")
+
+
+def rope(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The rotary embedding's parameters, whether the config writes them as one object or as two keys of old."""
+    given = checkpoint.setting("rope_parameters") or checkpoint.setting("rope_scaling")
+    found = {"rope_type": "default", "rope_theta": checkpoint.setting("rope_theta")}
+    for key, value in (given if isinstance(given, dict) else {}).items():
+        found["rope_type" if key == "type" else key] = value
+    return {key: value for key, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,11 @@ class Triple:
         for role in mix.parts:
             if role not in self.checkpoints:
                 raise TripleError(f"This triple has no {LABELS[role]} model. Choose one on the Triple tab.")
+            lacking = next((t.name for t in self.tensors if t.merged and role not in t.parts), None)
+            if lacking:
+                raise TripleError(
+                    f"The {LABELS[role]} model has no {lacking} that fits, so it cannot run beside the others."
+                )
 
     def config_role(self, mix: Mix) -> str:
         """Whose config a model at this point runs with: its own at a corner, else the target base's."""
@@ -65,7 +84,9 @@ class Triple:
 
     def config_key(self, role: str) -> str:
         """Equal for roles whose configs make the same forward pass."""
-        config = {k: v for k, v in self.checkpoints[role].config.items() if k not in HARMLESS}
+        checkpoint = self.checkpoints[role]
+        config = {k: v for k, v in checkpoint.config.items() if k not in (*HARMLESS, *ROPE) and v is not None}
+        config["rope"] = sorted(rope(checkpoint).items())
         return hashlib.blake2b(repr(sorted(config.items())).encode(), digest_size=8).hexdigest()
 
 
@@ -108,7 +129,14 @@ def fit(triple: Triple) -> list[Finding]:
     """What matches, and which roles hold the same model."""
     merged = sum(t.merged for t in triple.tensors)
     parameters = sum(t.numel for t in triple.tensors)
-    found = [Finding("ok", f"All {merged} tensors match in name and shape: {parameters:,} parameters.")]
+    same = all(p.rows is None and p.info.shape == t.shape for t in triple.tensors for p in t.parts.values())
+    match = (
+        f"All {merged} tensors match"
+        if merged == len(triple.tensors)
+        else f"{merged} of {len(triple.tensors)} tensors match"
+    )
+    shapes = "in name and shape" if same else "in name, and in shape once vocabulary rows are matched"
+    found = [Finding("ok", f"{match} {shapes}: {parameters:,} parameters.")]
     seen: dict[str, str] = {}
     for role, checkpoint in triple.checkpoints.items():
         twin = seen.setdefault(checkpoint.identity, role)
@@ -122,20 +150,16 @@ def differences(triple: Triple) -> list[Finding]:
     source, tuned = triple.checkpoints["source_base"], triple.checkpoints["source_tuned"]
     target = triple.checkpoints["target_base"]
     found = []
-    types = {c.setting("model_type") for c in (source, tuned, target)}
+    types = {str(c.setting("model_type")) for c in (source, tuned, target)}
     if len(types) > 1:
         found.append(
             Finding("warning", f"Different architectures ({', '.join(map(str, sorted(types)))}): expect no transfer.")
         )
-    for key, words in {
-        "rope_theta": "RoPE base",
-        "rope_scaling": "RoPE scaling",
-        "rope_parameters": "RoPE parameters",
-        "max_position_embeddings": "context length",
-        "sliding_window": "attention window",
-    }.items():
-        old, new = tuned.setting(key), target.setting(key)
-        if old != new and not (old is None and new is None):
+    compared = {"RoPE": (rope(tuned), rope(target))}
+    for key, words in {"max_position_embeddings": "context length", "sliding_window": "attention window"}.items():
+        compared[words] = (tuned.setting(key), target.setting(key))
+    for words, (old, new) in compared.items():
+        if old != new:
             found.append(
                 Finding(
                     "warning",
@@ -159,15 +183,13 @@ def differences(triple: Triple) -> list[Finding]:
 
 
 def tokenizer_config(checkpoint: Checkpoint) -> dict:
-    from .checkpoint import read_json
-
     path = checkpoint.folder / "tokenizer_config.json"
     return read_json(path) if path.is_file() else {}
 
 
 def costs(triple: Triple) -> list[Finding]:
     """Bytes to download and memory to hold, against what there is."""
-    panes, free = len(triple.checkpoints) + 1, psutil.virtual_memory().available
+    panes, free = len(triple.checkpoints) + 1, free_memory()
     found = []
     if triple.missing:
         found.append(Finding("note", f"{size(triple.missing)} of weights are still on the Hub and will be downloaded."))
@@ -177,6 +199,11 @@ def costs(triple: Triple) -> list[Finding]:
     else:
         found.append(Finding("ok", memory))
     return found
+
+
+def free_memory() -> int:
+    """Bytes free where live models are held: on the GPU where there is one."""
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else psutil.virtual_memory().available
 
 
 def size(nbytes: float) -> str:

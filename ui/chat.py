@@ -83,6 +83,7 @@ def build(suggestions: list[Suggestion]) -> ChatTab:
 def run(
     shared: Shared,
     suggestions: list[Suggestion],
+    session: str,
     refs: Refs,
     prompt: Any,
     alpha: Any,
@@ -91,7 +92,8 @@ def run(
     max_tokens: Any,
     seed: Any,
 ) -> Iterator[str]:
-    """Ask: yields the panes as HTML while they stream."""
+    """Ask: yields the panes as HTML while they stream, until a later question of the same session is asked."""
+    turn = shared.turns[session] = object()
     try:
         question = words(prompt, "The prompt", 20_000).strip()
         if not question:
@@ -107,18 +109,20 @@ def run(
         if not names:
             raise ChatError("No pane is chosen. Tick at least one under “Panes and sampling”.")
         mixes = [merged if name == "merged" else CORNERS[name] for name in names]
+        models = [triple.checkpoints[name].name if name != "merged" else "" for name in names]
         known = next((s for s in suggestions if s.prompt == question and is_pocket(refs)), None)
         why, expect = (known.why, known.expect) if known else ("", "")
-        stream = answer(
-            shared.store, triple, shared.prompter(triple), mixes, [{"role": "user", "content": question}], sampling
-        )
+        messages = [{"role": "user", "content": question}]
+        stream = answer(shared.store, triple, shared.prompter(triple), mixes, messages, sampling)
         with closing(stream):
             for answers in stream:
-                yield panes(answers, names, question, why, expect)
+                if shared.turns.get(session) is not turn:
+                    return
+                yield panes(answers, names, models, question, why, expect)
     except Exception as error:
         yield notice(say(error), "error")
 
 
 def is_pocket(refs: Refs) -> bool:
     """Whether the suggested questions are about these models."""
-    return all(ref.startswith("pocket/") for ref in refs.values() if ref)
+    return any(refs.values()) and all(ref.startswith("pocket/") for ref in refs.values() if ref)

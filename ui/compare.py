@@ -1,21 +1,22 @@
 """The Compare tab: what fine-tuning and the new release did to each layer and each kind of module."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pandas as pd
 
 from analysis import plots
 from analysis.geometry import MEASURES, by_tensor, tensor_table, total
 from analysis.gram import gram_pass
-from transfer.triple import Triple
+from transfer.align import listed
+from transfer.triple import Triple, size
 
 from .markup import mathy, tiles
+from .scratch import scratch
 from .shared import Shared
 from .triple import Refs
 from .work import background, notice, progress_bar, say
@@ -98,7 +99,7 @@ def run(shared: Shared, refs: Refs, measure: str) -> Iterator[list[Any]]:
             whole = max(1, sum(t.numel for t in triple.tensors if t.merged))
             sizes = {t.name: t.numel for t in triple.tensors}
             shown = 0.0
-            for gram in background(lambda tick: gram_pass(triple)):
+            for gram in background(lambda tick: gram_pass(triple, tick)):
                 if gram is not None:
                     grams.append(gram)
                     done += sizes[gram.name]
@@ -110,14 +111,31 @@ def run(shared: Shared, refs: Refs, measure: str) -> Iterator[list[Any]]:
         sums = total(table)
         frame = by_tensor(table)
         shown_frame = frame.round(5).drop(columns=[c for c in frame if frame[c].isna().all()])
-        yield ["", tiles(sums), *figures(table, measure), shown_frame, saved(triple, frame), plots.plane_figure(sums)]
+        yield [
+            broken(table),
+            tiles(sums),
+            *figures(table, measure),
+            shown_frame,
+            saved(triple, frame),
+            plots.plane_figure(sums),
+        ]
     except Exception as error:
         yield [notice(say(error), "error"), "", gr.skip(), None, None, None, gr.skip(), None]
 
 
+def broken(table: pd.DataFrame) -> str:
+    """A warning that names tensors with NaN or infinity in them; empty where there are none."""
+    odd = table.loc[~np.isfinite(table[["g00", "g11", "g22"]].astype(float)).all(axis=1), "tensor"].tolist()
+    if not odd:
+        return ""
+    return notice(
+        f"{len(odd)} tensors hold NaN or infinity: {listed(odd)}. Totals over them are missing below.", "warning"
+    )
+
+
 def saved(triple: Triple, frame: pd.DataFrame) -> str:
     """The table as a CSV file in a folder of its own."""
-    path = Path(tempfile.mkdtemp(prefix="transferscope-")) / f"compare-{triple.identity[:8]}.csv"
+    path = scratch() / f"compare-{triple.identity[:8]}.csv"
     frame.to_csv(path, index=False)
     return str(path)
 
@@ -130,7 +148,15 @@ def first(shared: Shared, refs: Refs, measure: str) -> Iterator[list[Any]]:
         return
     try:
         triple = shared.triple(refs)
-        asked = bool(triple.missing) or triple.nbytes * len(triple.checkpoints) > AT_ONCE
+        if triple.missing:
+            yield [
+                notice(f"{size(triple.missing)} of weights are still on the Hub. Press Download on the Triple tab."),
+                "",
+                gr.skip(),
+                *cleared,
+            ]
+            return
+        asked = triple.nbytes * len(triple.checkpoints) > AT_ONCE
     except Exception as error:
         yield [notice(say(error), "error"), "", gr.skip(), *cleared]
         return

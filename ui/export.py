@@ -1,7 +1,6 @@
 """The Export tab: write the merged checkpoint."""
 
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +10,14 @@ from typing import Any
 import gradio as gr
 
 from transfer.errors import MergeError
+from transfer.hub import HOSTED
 from transfer.merge import merge
-from transfer.plane import point
+from transfer.plane import LABELS, point
 from transfer.triple import size
 
 from .inputs import number, words
-from .shared import HOSTED, Shared
+from .scratch import scratch
+from .shared import Shared
 from .triple import Refs
 from .work import background, notice, progress_bar, say
 
@@ -69,7 +70,7 @@ def destination(folder: str) -> Path:
     if HOSTED:
         if not NAME.match(name):
             raise MergeError("Give a plain name of letters, digits, dots, dashes and underscores.")
-        return Path(tempfile.mkdtemp(prefix="transferscope-")) / name
+        return scratch() / name
     return Path(name).expanduser()
 
 
@@ -89,7 +90,11 @@ def run(shared: Shared, refs: Refs, alpha: Any, folder: Any) -> Iterator[list[An
                     gr.skip(),
                     gr.skip(),
                 ]
-        told = f"{(mix.corner and 'This corner') or f'The merged model at α = {alpha:g}'} is in {out.name if HOSTED else out}: {size(sum(f.stat().st_size for f in out.iterdir()))}, {time.monotonic() - start:.1f} s."
+        written, seconds = sum(f.stat().st_size for f in out.iterdir()), time.monotonic() - start
+        told = (
+            f"{LABELS[mix.corner].capitalize() if mix.corner else f'The merged model at α = {mix.coefficients[1]:g}'}"
+        )
+        told += f" is in {out.name if HOSTED else out}: {size(written)}, {seconds:.1f} s."
         where = out.name if HOSTED else str(out)
         snippet = (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

@@ -70,11 +70,13 @@ def tiles(total: pd.Series) -> str:
     return f'<div class="ts-tiles">{"".join(out)}</div>'
 
 
-def panes(answers: Sequence[Answer], names: Sequence[str], prompt: str, why: str = "", expect: str = "") -> str:
+def panes(
+    answers: Sequence[Answer], names: Sequence[str], models: Sequence[str], prompt: str, why: str = "", expect: str = ""
+) -> str:
     """One card for each pane, with who answered, the answer so far, its speed and the fingerprint of its weights."""
     cards = []
-    for role, a in zip(names, answers, strict=True):
-        where = mathy(SYMBOLS[role]) if role in SYMBOLS else strength(a.mix)
+    for role, model, a in zip(names, models, answers, strict=True):
+        where = f"{mathy(SYMBOLS[role])} · {html.escape(model)}" if role in SYMBOLS else strength(a.mix)
         if a.error:
             body = f'<p class="ts-answer ts-broken">{html.escape(a.error)}</p>'
         elif a.text or a.done:

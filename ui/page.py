@@ -1,5 +1,6 @@
 """The page: its tabs, and which press does what."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import gradio as gr
 
 from . import api, chat, compare, export, sweep, triple
 from .markup import HERO
-from .presets import read_presets, read_suggestions
+from .presets import CUSTOM, read_presets, read_suggestions
 from .shared import Shared
 from .work import notice
 
@@ -20,7 +21,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
     """The whole app, ready to launch."""
     shared = shared or Shared()
     presets, suggestions = read_presets(), read_suggestions()
-    with gr.Blocks(title="Transferscope", fill_width=True, analytics_enabled=False) as page:
+    with gr.Blocks(title="Transferscope", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as page:
         gr.HTML(HERO, padding=False)
         refs = gr.State(presets[0].refs)
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -49,27 +50,32 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             "fn": partial(compare.first, shared), "inputs": [refs, compared.measure], "outputs": drawn,
         }  # fmt: skip
         filled = first.preset.input(partial(triple.fill, presets), first.preset, [first.about, *first.refs], **private)
+        comparing: list[Any] = []
         for opened in (
             page.load(**checked, **private),
             filled.then(**checked, **private),
             first.check.click(**checked, **private),
         ):
-            opened.then(**then_compare, concurrency_limit=2, concurrency_id="compare", **private)
-            opened.then(lambda r: gr.update(visible=chat.is_pocket(r)), refs, asked.chips, **private)
-        gr.on([box.input for box in first.refs], lambda: gr.update(value="Your own"), None, first.preset, **private)
+            comparing.append(opened.then(**then_compare, concurrency_limit=2, concurrency_id="compare", **private))
+            opened.then(
+                lambda r: [gr.update(visible=chat.is_pocket(r))] * 2, refs, [asked.chips, first.tryout], **private
+            )
+        # What stands in the form but was not checked is not what the other tabs would go on with.
+        gr.on([box.input for box in first.refs], lambda: (CUSTOM, {}), None, [first.preset, refs], **private)
         shown_stop = partial(gr.update, visible=True)
         fetched = first.download.click(shown_stop, None, first.stop, **private).then(
             partial(triple.fetch, shared), refs, [first.report, first.download], concurrency_limit=2, **private
         )
         done = fetched.then(lambda: gr.update(visible=False), None, first.stop, **private)
-        done.then(**then_compare, concurrency_id="compare", **private)
-        first.stop.click(lambda: gr.update(visible=False), None, first.stop, cancels=[fetched], **private)
+        comparing.append(done.then(**then_compare, concurrency_id="compare", **private))
+        ended = first.stop.click(lambda: gr.update(visible=False), None, first.stop, cancels=[fetched], **private)
+        ended.then(**checked, **private)
 
         # Compare
         running = compared.compare.click(
             partial(compare.run, shared), [refs, compared.measure], drawn, concurrency_id="compare", **private
         )
-        compared.stop.click(lambda: "", None, compared.progress, cancels=[running], **private)
+        compared.stop.click(lambda: "", None, compared.progress, cancels=[running, *comparing], **private)
         compared.measure.input(
             partial(compare.redraw, shared),
             [refs, compared.measure],
@@ -89,8 +95,19 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         swept.stop.click(stopped("Stopped. What was scored stays."), None, swept.progress, cancels=[running], **private)
 
         # Chat: Ask, Enter, a suggested question here or on the first tab, or a new α put the prompt to all panes.
+        def ask(*fields: Any, request: gr.Request) -> Iterator[str]:
+            yield from chat.run(shared, suggestions, str(request.session_hash), *fields)
+
+        def scrub(*fields: Any, request: gr.Request) -> Iterator[Any]:
+            if str(fields[1]).strip():  # before the first question there is nothing to answer again
+                yield from chat.run(shared, suggestions, str(request.session_hash), *fields)
+
+        def leave(request: gr.Request) -> None:
+            shared.turns.pop(str(request.session_hash), None)
+
+        page.unload(leave)
         asking: dict[str, Any] = {
-            "fn": partial(chat.run, shared, suggestions),
+            "fn": ask,
             "inputs": [refs, asked.prompt, asked.alpha, asked.shown, asked.temperature, asked.max_tokens, asked.seed],
             "outputs": asked.panes,
             "concurrency_limit": 4,
@@ -105,7 +122,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
                 lambda text: (text, gr.Tabs(selected="chat")), button, [asked.prompt, tabs], **private
             )
             runs.append(turned.then(**asking, **private))
-        runs.append(asked.alpha.release(**asking, **private))
+        runs.append(asked.alpha.release(**{**asking, "fn": scrub}, **private))
         asked.stop.click(None, None, None, js=STILL, cancels=runs, **private)
 
         # Export: α follows the one that was chatted with.

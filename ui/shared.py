@@ -3,7 +3,6 @@
 A session holds the names of its checkpoints and nothing else; what is made of them is found here by identity.
 """
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -12,17 +11,15 @@ from typing import Any
 
 import pandas as pd
 
-from transfer.checkpoint import Checkpoint, open_folder
+from transfer.checkpoint import Checkpoint, find_folder, open_folder
 from transfer.errors import CheckpointError, TripleError
-from transfer.hub import looks_like_hub_id, open_hub
+from transfer.hub import HOSTED, looks_like_hub_id, open_hub
 from transfer.plane import ROLES
 from transfer.prompt import Prompter
 from transfer.store import Store
 from transfer.triple import Triple, open_checkpoint, open_triple, size
 
 from .presets import pocket_folder
-
-HOSTED = bool(os.environ.get("SPACE_ID") or os.environ.get("TRANSFERSCOPE_HOSTED"))
 
 
 class Shelf:
@@ -63,13 +60,13 @@ def open_ref(ref: str) -> Checkpoint:
     return open_checkpoint(ref)
 
 
-def stamp(ref: str) -> tuple[str, float]:
-    """A reference with the time of its last change, where it is a folder."""
-    folder = pocket_folder(ref)
+def stamp(ref: str) -> tuple[str, int]:
+    """A reference with the time of the last change to a file of its folder, where it is one."""
+    folder = pocket_folder(ref) or (None if HOSTED else find_folder(ref))
     try:
-        return ref, os.stat(folder or os.path.expanduser(ref)).st_mtime
-    except (OSError, ValueError):
-        return ref, 0.0
+        return ref, max((p.stat().st_mtime_ns for p in folder.iterdir() if p.is_file()), default=0) if folder else 0
+    except OSError:
+        return ref, 0
 
 
 @dataclass
@@ -77,12 +74,15 @@ class Shared:
     """One for the whole app."""
 
     store: Store = field(default_factory=Store)
+    turns: dict[str, object] = field(default_factory=dict)  # session → its latest question; an older one falls silent
     _triples: Shelf = field(default_factory=lambda: Shelf(32))
     _prompters: Shelf = field(default_factory=lambda: Shelf(8))
     _tables: Shelf = field(default_factory=lambda: Shelf(16))
 
     def triple(self, refs: Mapping[str, str]) -> Triple:
         """The opened triple of these references. Raises TransferscopeError."""
+        if not any(refs.values()):
+            raise TripleError("The models in the form have not been checked. Press Check on the Triple tab first.")
         clean = {role: str(refs.get(role) or "").strip() for role in ROLES}
         return self._triples.get(tuple(stamp(ref) for ref in clean.values()), lambda: open_triple(clean, open_ref))
 
@@ -95,8 +95,8 @@ class Shared:
             )
         return triple
 
-    def forget(self, refs: Mapping[str, str]) -> None:
-        """Open these anew next time: something about them has changed."""
+    def forget(self) -> None:
+        """Open every triple anew next time: something has been downloaded."""
         self._triples = Shelf(32)
 
     def prompter(self, triple: Triple) -> Prompter:

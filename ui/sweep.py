@@ -1,6 +1,5 @@
 """The Sweep tab: score every step of a path, with the corners as reference lines."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from transfer.plane import PATHS
 
 from .inputs import number, whole, words
 from .presets import default_text, task_files
+from .scratch import scratch
 from .shared import Shared
 from .triple import Refs
 from .work import background, notice, progress_bar, say
@@ -106,31 +106,31 @@ def run(
         began, total = time.monotonic(), len(at) + len(triple.checkpoints)
         prompter = shared.prompter(triple)
         yield [progress_bar(0, began, "Building the model"), gr.skip(), gr.skip(), gr.skip()]
+        target = scratch() / f"sweep-{triple.identity[:8]}.csv"
         for row in background(
             lambda tick: sweep(shared.store, triple, prompter, PATHS[path], at, questions, passage, tick)
         ):
-            figure: Any = gr.skip()
+            drawn: list[Any] = [gr.skip(), gr.skip(), gr.skip()]
             if row is not None:
                 rows.append(row)
-                if row.t is not None:
-                    figure = plots.sweep_figure(rows, axis)
+                drawn = results(rows, questions, axis, target)
             doing = f"{len(rows)} of {total} points" + (f", {rows[-1].label}" if rows else "")
-            yield [progress_bar(len(rows) / total, began, doing), figure, gr.skip(), gr.skip()]
-        frame = sweep_table(rows, questions)
-        target = Path(tempfile.mkdtemp(prefix="transferscope-")) / f"sweep-{triple.identity[:8]}.csv"
-        frame.to_csv(target, index=False)
+            yield [progress_bar(len(rows) / total, began, doing), *drawn]
         told = notice(summary(rows, axis, time.monotonic() - began), "ok")
         told += "".join(notice(row.error, "error") for row in rows if row.error)
-        aside = ["mix"] + [c for c in frame if c.endswith(" n")] + (["error"] if not frame["error"].any() else [])
-        shown = frame.drop(columns=aside).round(4)
-        yield [
-            told,
-            plots.sweep_figure(rows, axis),
-            gr.update(value=shown, visible=True),
-            gr.update(value=str(target), visible=True),
-        ]
+        yield [told, *results(rows, questions, axis, target)]
     except Exception as error:
         yield [notice(say(error), "error"), gr.skip(), gr.skip(), gr.skip()]
+
+
+def results(rows: list[Row], task: Task | None, axis: str, target: Path) -> list[Any]:
+    """The figure, the table and its file, of the points scored so far."""
+    frame = sweep_table(rows, task)
+    frame.to_csv(target, index=False)
+    aside = ["mix"] + [c for c in frame if c.endswith(" n")] + (["error"] if not frame["error"].any() else [])
+    shown = frame.drop(columns=aside).round(4)
+    figure = plots.sweep_figure(rows, axis) if rows[-1].t is not None else gr.skip()
+    return [figure, gr.update(value=shown, visible=True), gr.update(value=str(target), visible=True)]
 
 
 def summary(rows: list[Row], axis: str, seconds: float) -> str:

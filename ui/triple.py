@@ -1,23 +1,21 @@
 """The Triple tab: choose the checkpoints, and read before a byte is loaded whether they fit."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-import psutil
 
 from transfer.errors import HubError
-from transfer.hub import download
+from transfer.hub import HOSTED, download, free_disk
 from transfer.plane import LABELS, ROLES, SYMBOLS
 from transfer.triple import size
 
 from .inputs import words
 from .markup import report
 from .presets import CUSTOM, Preset
-from .shared import HOSTED, Shared
+from .shared import Shared
 from .work import background, notice, progress_bar, say
 
 Refs = dict[str, str]
@@ -36,12 +34,13 @@ class TripleTab:
     report: gr.HTML
     plane: gr.Plot
     shows: list[gr.Button]
+    tryout: gr.Column
 
 
 def build(presets: list[Preset], questions: list[str]) -> TripleTab:
     """Lay the tab out."""
     first = presets[0]
-    with gr.Column(elem_classes="ts-try"):
+    with gr.Column(elem_classes="ts-try") as tryout:
         gr.HTML('<h2 class="ts-h2">See it work: put one question to all models at once</h2>', padding=False)
         with gr.Row(elem_classes="ts-chips"):
             shows = [gr.Button(q, size="sm", elem_classes="ts-chip") for q in questions]
@@ -68,7 +67,7 @@ def build(presets: list[Preset], questions: list[str]) -> TripleTab:
         with gr.Column(scale=7, min_width=320):
             plane = gr.Plot(label="The transfer plane, to scale", elem_id="plane")
             told = gr.HTML(notice("Reading headers …"), elem_id="report", padding=False)
-    return TripleTab(preset, about, boxes, check, fetch, stop, told, plane, shows)
+    return TripleTab(preset, about, boxes, check, fetch, stop, told, plane, shows, tryout)
 
 
 def fill(presets: list[Preset], name: str) -> list[Any]:
@@ -98,7 +97,7 @@ def fetch(shared: Shared, refs: Refs) -> Iterator[tuple[str, Any]]:
     try:
         triple = shared.triple(refs)
         total, done, start = max(1, triple.missing), 0, time.monotonic()
-        free = psutil.disk_usage(tempfile.gettempdir()).free
+        free = free_disk()
         if triple.missing > 0.9 * free:
             raise HubError(f"{size(triple.missing)} are to be downloaded, and the disk has {size(free)} free.")
         for item in background(
@@ -106,7 +105,7 @@ def fetch(shared: Shared, refs: Refs) -> Iterator[tuple[str, Any]]:
         ):
             done += item or 0
             yield progress_bar(min(1.0, done / total), start, f"{size(done)} of {size(total)}"), gr.update()
-        shared.forget(refs)
+        shared.forget()
         yield report(shared.triple(refs)), gr.update(visible=False)
     except Exception as error:
         yield notice(say(error), "error"), gr.update()
