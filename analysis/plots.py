@@ -162,8 +162,8 @@ def plane_figure(total: pd.Series) -> go.Figure:
             x=[there[0]],
             y=[there[1]],
             mode="markers+text",
-            text=[f"{LABELS['target_tuned']}, projected"],
-            textposition="bottom right",
+            text=[f"  {LABELS['target_tuned'].replace(' ', '<br>  ')},<br>  projected"],
+            textposition="middle right",
             textfont={"color": INK},
             cliponaxis=False,
             marker={"size": 11, "symbol": "circle-open", "line": {"width": 2.5}, "color": COLOURS["target_tuned"]},
@@ -172,11 +172,11 @@ def plane_figure(total: pd.Series) -> go.Figure:
         )
     for middle, text, shift_by in (
         (out / 2, f"Δ {delta:.3g}", {"xshift": -8, "xanchor": "right"}),
-        (up / 2, f"δ {shift:.3g}", {"yshift": -12}),
+        (up / 2, f"δ {shift:.3g}", {"yshift": 12}),
     ):
         figure.add_annotation(x=middle[0], y=middle[1], text=f"<b>{text}</b>", showarrow=False, **shift_by)
     high, wide = max(out[1], 1e-9), max(up[0], out[0], (up + out)[0]) - min(0.0, out[0])
-    figure.update_xaxes(visible=False, range=[min(0.0, out[0]) - 0.32 * wide, max(up[0], (up + out)[0]) + 0.32 * wide])
+    figure.update_xaxes(visible=False, range=[min(0.0, out[0]) - 0.32 * wide, max(up[0], (up + out)[0]) + 0.55 * wide])
     figure.update_yaxes(visible=False, range=[-0.3 * high, 1.25 * high])
     if max(high, wide) / max(min(high, wide), 1e-9) < 8:
         figure.update_yaxes(scaleanchor="x", scaleratio=1)

@@ -95,10 +95,10 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         swept.stop.click(stopped("Stopped. What was scored stays."), None, swept.progress, cancels=[running], **private)
 
         # Chat: Ask, Enter, a suggested question here or on the first tab, or a new α put the prompt to all panes.
-        def ask(*fields: Any, request: gr.Request) -> Iterator[str]:
+        def ask(request: gr.Request, *fields: Any) -> Iterator[str]:
             yield from chat.run(shared, suggestions, str(request.session_hash), *fields)
 
-        def scrub(*fields: Any, request: gr.Request) -> Iterator[Any]:
+        def scrub(request: gr.Request, *fields: Any) -> Iterator[Any]:
             if str(fields[1]).strip():  # before the first question there is nothing to answer again
                 yield from chat.run(shared, suggestions, str(request.session_hash), *fields)
 
