@@ -9,6 +9,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -82,15 +83,20 @@ def train_stage(stage: Stage, runs: Path) -> dict:
 
 
 def while_wanted(report: Callable[[int, float], None]) -> Callable[[int, float], None]:
-    """Reports as `report` does, and ends this process when the command that started it is gone."""
+    """Reports as `report` does, and ends this process at once when the command that started it is gone."""
 
     def checked(step: int, loss: float) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
-            raise SystemExit("The training command has ended; this stage stops with it.")
+            os._exit(1)  # an exception would only end the stage, and leave the process waiting for another
         report(step, loss)
 
     return checked
+
+
+def ignore_interrupts() -> None:
+    """For the processes of the pool: the command alone answers an interrupt, and they end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def save_whole(value: object, path: Path) -> None:
@@ -105,7 +111,7 @@ def train_all(runs: Path, workers: int, say: Callable[[str], None] = print) -> N
     running: dict[Future, Stage] = {}
     say(f"{len(waiting)} of {len(STAGES)} stages to train, {workers} at a time.")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupts) as pool:
         while waiting or running:
             for stage in [s for s in waiting if s.after is None or s.after in done]:
                 if len(running) < workers:
@@ -129,7 +135,10 @@ def main() -> None:
     if not (runs / "tokenizer.json").exists():
         vocabulary.train_tokenizer(the_world).save(str(runs / "tokenizer.part"))
         (runs / "tokenizer.part").replace(runs / "tokenizer.json")
+    # An interrupt ends the command without waiting for the stages: they see that it is gone.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     train_all(runs, arguments.workers)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     tokenizer = Tokenizer.from_file(str(runs / "tokenizer.json"))
     for name in NAMES:
         model = training.new_model(RECIPE, tokenizer, seed=0)
