@@ -105,4 +105,4 @@ def run(shared: Shared, refs: Refs, alpha: Any, folder: Any) -> Iterator[list[An
         files = [str(f) for f in sorted(out.iterdir())] if HOSTED else None
         yield [notice(told, "ok"), gr.update(value=snippet, visible=True), gr.update(value=files, visible=HOSTED)]
     except Exception as error:
-        yield [notice(say(error), "error"), gr.skip(), gr.skip()]
+        yield [notice(say(error), "error"), gr.update(visible=False), gr.update(visible=False)]
