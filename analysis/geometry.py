@@ -61,7 +61,7 @@ def tensor_table(grams: Iterable[TensorGram]) -> pd.DataFrame:
         rows.append({"tensor": t.name, "layer": layer, "kind": kind, "shape": shape, **counts, **entries})
     table = pd.DataFrame(rows)
     table["layer"] = table["layer"].astype("Int64")
-    return table
+    return table.sort_values(["layer", "tensor"], na_position="first", ignore_index=True)
 
 
 def measure(sums: pd.DataFrame) -> pd.DataFrame:
@@ -116,4 +116,4 @@ def total(table: pd.DataFrame) -> pd.Series:
 def by_tensor(table: pd.DataFrame) -> pd.DataFrame:
     """The table to take away: one row a tensor, in the order of depth."""
     full = pd.concat([table[["tensor", "layer", "kind", "shape", "numel"]], measure(table)], axis=1)
-    return full.sort_values(["layer", "tensor"], na_position="first").reset_index(drop=True)
+    return full

@@ -243,3 +243,10 @@ def test_a_yardstick_that_lacks_a_tensor_is_told_and_left_out(family, tmp_path):
     with pytest.raises(TripleError, match=r"has no model\.norm\.weight that fits"):
         triple.need(CORNERS["target_tuned"])
     triple.need(CORNERS["merged"])
+
+
+def test_swapped_sources_are_noticed(family):
+    refs = family("llama")
+    swapped = {**refs, "source_base": refs["source_tuned"], "source_tuned": refs["source_base"]}
+    assert any("Are they swapped?" in f.text for f in open_triple(swapped).findings)
+    assert not any("swapped" in f.text for f in open_triple(refs).findings)

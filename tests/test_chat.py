@@ -95,6 +95,14 @@ def test_empty_and_long_prompts_are_refused(triple):
         last(Store(), bare, ALL)
 
 
+def test_more_tokens_than_fit_are_as_many_as_fit(triple):
+    found = triple("llama")
+    prompter = Prompter(found)
+    prompter.stops = set()
+    *_, final = answer(Store(), found, prompter, [point(1)], ASK, Sampling(max_tokens=4096))
+    assert final[0].tokens == prompter.context - len(prompter.encode(ASK)) and not final[0].error
+
+
 def test_closing_stops_the_panes(triple):
     found, store = triple("llama"), Store()
     with closing(answer(store, found, Prompter(found), ALL, ASK, Sampling(max_tokens=200))) as panes:

@@ -50,6 +50,13 @@ def opened(chromium, address: str, width: int, height: int, theme: str = "light"
     context.close()
 
 
+# Both figures of the Compare tab are drawn for this triple, and no wider than their boxes.
+FITTING = """() => document.querySelector('#tiles').innerText.includes('140') && ['#heat', '#lines'].every(name => {
+    const box = document.querySelector(name), figure = box.querySelector('.main-svg');
+    return figure && Math.abs(figure.getBoundingClientRect().width - box.getBoundingClientRect().width) < 12;
+})"""
+
+
 def tab(page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
 
@@ -113,6 +120,28 @@ def test_the_whole_journey(chromium, server, tmp_path):
             pane(page, "merged").locator("code").inner_text() == pane(page, "target_base").locator("code").inner_text()
         )
 
+        # A number out of bounds: the slider comes back to its end, and the answer is that of the number shown …
+        number.fill("30")
+        page.locator("#ask").click()
+        page.wait_for_function("document.querySelector('.ts-pane.merged header')?.textContent.includes('2·Δ')")
+        assert number.input_value() == "2"
+        # … or the page says what is wrong with it.
+        page.get_by_text("Panes and sampling").click()
+        seed = page.locator("#seed input[type=number]")
+        seed.fill("-5")
+        page.locator("#ask").click()
+        page.wait_for_selector("#panes .ts-error")
+        assert "Seed must lie between 0 and 2,147,483,647" in page.locator("#panes").inner_text()
+        seed.fill("0")
+
+        # Stop in the middle of a long answer: the panes say so.
+        page.locator("#max-tokens input[type=number]").fill("1024")
+        page.locator("#prompt textarea").fill("Tell")
+        page.locator("#ask").click()
+        page.wait_for_selector(".ts-pane .ts-cursor")
+        page.locator("#stop-chat").click()
+        page.wait_for_function("!document.querySelector('.ts-cursor')")
+
         # Compare: tiles, both figures, another measure, the table as CSV.
         tab(page, "Compare")
         page.wait_for_selector("#heat .js-plotly-plot .heatmaplayer")
@@ -147,6 +176,10 @@ def test_the_whole_journey(chromium, server, tmp_path):
         tab(page, "Triple")
         page.get_by_label("Pocket, unconnected", exact=True).click()
         page.wait_for_function("document.querySelector('#report').innerText.includes('base-far')")
+        page.wait_for_function("document.querySelectorAll('.ts-pane').length === 0")  # what other models said is gone
+        tab(page, "Compare")
+        page.wait_for_function(FITTING)
+        tab(page, "Triple")
         page.locator("#ref-target_base textarea, #ref-target_base input").first.fill("/no/such/folder")
         page.locator("#check").click()
         page.wait_for_selector("#report .ts-error")

@@ -153,7 +153,9 @@ def answer(
     """
     for mix in mixes:
         triple.need(mix)
-    run = Run(store, triple, prompter, prompter.encode(messages, sampling.max_tokens), sampling)
+    ids_in = prompter.encode(messages)
+    room = min(sampling.max_tokens, prompter.context - len(ids_in))  # "at most" is no wish for more than fits
+    run = Run(store, triple, prompter, ids_in, sampling.model_copy(update={"max_tokens": room}))
     panes = [Answer(mix) for mix in mixes]
     ids: list[list[int]] = [[] for _ in mixes]
     asked = [time.perf_counter()] * len(mixes)

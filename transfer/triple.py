@@ -169,8 +169,11 @@ def differences(triple: Triple) -> list[Finding]:
     if len({*source.dtypes, *tuned.dtypes, *target.dtypes}) > 1:
         each = ", ".join(f"{c.name} {'/'.join(c.dtypes)}" for c in (source, tuned, target))
         found.append(Finding("note", f"The dtypes differ ({each}). The merged model keeps the target's."))
-    template = (tuned.folder / "chat_template.jinja").is_file() or "chat_template" in tokenizer_config(tuned)
-    if template:
+    if has_template(source) and not has_template(tuned):
+        found.append(
+            Finding("warning", f"{source.name} has a chat template and {tuned.name} has none. Are they swapped?")
+        )
+    if has_template(tuned):
         found.append(
             Finding(
                 "ok",
@@ -182,9 +185,11 @@ def differences(triple: Triple) -> list[Finding]:
     return found
 
 
-def tokenizer_config(checkpoint: Checkpoint) -> dict:
+def has_template(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint brings a chat template, in either of the files where one may stand."""
     path = checkpoint.folder / "tokenizer_config.json"
-    return read_json(path) if path.is_file() else {}
+    old = path.is_file() and bool(read_json(path).get("chat_template"))
+    return old or (checkpoint.folder / "chat_template.jinja").is_file()
 
 
 def costs(triple: Triple) -> list[Finding]:

@@ -11,6 +11,7 @@ from transfer.chat import Sampling, answer
 from transfer.errors import ChatError
 from transfer.plane import CORNERS, LABELS, point
 
+from .fields import dial, figure
 from .inputs import number, whole, words
 from .markup import EMPTY_PANES, panes
 from .presets import Suggestion
@@ -55,27 +56,14 @@ def build(suggestions: list[Suggestion]) -> ChatTab:
         )
         ask = gr.Button("Ask", variant="primary", scale=1, min_width=90, elem_id="ask")
         stop = gr.Button("Stop", variant="stop", scale=1, min_width=90, elem_id="stop-chat")
-    with gr.Row(equal_height=False, elem_classes="ts-wrap"):
-        alpha = gr.Slider(
-            0,
-            2,
-            1,
-            step=0.05,
-            label="α: how strongly the merged model takes Δ",
-            elem_id="alpha",
-            scale=3,
-            min_width=280,
-        )
-        with gr.Accordion("Panes and sampling", open=False):
-            shown = gr.CheckboxGroup(
-                [(LABELS[r], r) for r in ORDER], value=list(ORDER), label="Panes", elem_id="panes-shown"
-            )
-            with gr.Row():
-                temperature = gr.Slider(
-                    0, 2, 0, step=0.1, label="Temperature (0: always the likeliest token)", min_width=200
-                )
-                max_tokens = gr.Slider(1, 1024, 48, step=1, label="Tokens at most", min_width=200)
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100)
+    alpha = dial(0, 2, 1, step=0.05, label="α: how strongly the merged model takes Δ", elem_id="alpha")
+    with gr.Accordion("Panes and sampling", open=False):
+        names = [(LABELS[r], r) for r in ORDER]
+        shown = gr.CheckboxGroup(names, value=list(ORDER), label="Panes", elem_id="panes-shown")
+        with gr.Row():
+            temperature = dial(0, 2, 0, step=0.1, label="Temperature (0: always the likeliest token)", min_width=200)
+            max_tokens = dial(1, 1024, 48, step=1, label="Tokens at most", min_width=200, elem_id="max-tokens")
+            seed = figure(0, label="Seed", min_width=100, elem_id="seed")
     cards = gr.HTML(EMPTY_PANES, elem_id="panes", padding=False)
     return ChatTab(prompt, ask, stop, alpha, shown, temperature, max_tokens, seed, chips, suggested, cards)
 

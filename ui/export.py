@@ -15,7 +15,9 @@ from transfer.merge import merge
 from transfer.plane import LABELS, point
 from transfer.triple import size
 
+from .fields import dial
 from .inputs import number, words
+from .presets import PREFIX
 from .scratch import scratch
 from .shared import Shared
 from .triple import Refs
@@ -47,7 +49,7 @@ def build() -> ExportTab:
                 "and stop tokens from the source fine-tuned model.</p>",
                 padding=False,
             )
-            alpha = gr.Slider(0, 2, 1, step=0.05, label="α", elem_id="export-alpha")
+            alpha = dial(0, 2, 1, step=0.05, label="α", elem_id="export-alpha")
             where = "Name" if HOSTED else "Folder"
             folder = gr.Textbox(
                 "merged/my-transfer" if not HOSTED else "my-transfer", label=where, max_length=400, elem_id="folder"
@@ -71,6 +73,8 @@ def destination(folder: str) -> Path:
         if not NAME.match(name):
             raise MergeError("Give a plain name of letters, digits, dots, dashes and underscores.")
         return scratch() / name
+    if name.startswith(PREFIX):
+        raise MergeError(f"{PREFIX}… names the demo family on this page. Choose another folder.")
     return Path(name).expanduser()
 
 

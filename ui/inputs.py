@@ -14,7 +14,7 @@ def number(value: object, name: str, low: float, high: float) -> float:
     except ValidationError as error:
         raise PointError(f"{name} must be a number.") from error
     if not low <= found <= high:  # also for NaN
-        raise PointError(f"{name} must lie between {low:g} and {high:g}.")
+        raise PointError(f"{name} must lie between {low:,.12g} and {high:,.12g}.")
     return found
 
 

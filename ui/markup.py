@@ -86,10 +86,10 @@ def panes(
             body = '<p class="ts-answer ts-waiting"><span class="ts-cursor"></span></p>'
         badge = ""
         if a.done and not a.error:
-            if expect and a.text.strip() == expect:
+            if expect and a.text.strip().rstrip(".") == expect.rstrip("."):
                 badge = '<span class="ts-badge ts-ok">✓ right</span>'
             elif not a.stopped:
-                badge = '<span class="ts-badge ts-warning">does not stop</span>'
+                badge = f'<span class="ts-badge ts-warning">cut off at {a.tokens} tokens</span>'
             elif expect:
                 badge = '<span class="ts-badge ts-error">✗ not right</span>'
         speed = f"{a.speed:,.0f} tokens/s" if a.speed else f"{a.tokens} tokens" if a.tokens else "…"

@@ -7,14 +7,21 @@ from typing import Any
 import gradio as gr
 
 from . import api, chat, compare, export, sweep, triple
-from .markup import HERO
+from .markup import EMPTY_PANES, HERO
 from .presets import CUSTOM, read_presets, read_suggestions
 from .shared import Shared
 from .work import notice
 
 QUESTIONS = 4  # suggested on the first tab; the Chat tab has them all
 
-STILL = "() => document.querySelectorAll('.ts-cursor').forEach(cursor => cursor.remove())"
+# What a script in the browser does: panes that were stopped say so, hidden figures find their width, a phone sees answers.
+STILL = """() => document.querySelectorAll('.ts-pane:has(.ts-cursor)').forEach(pane => {
+    pane.querySelector('.ts-cursor').remove();
+    pane.querySelector('.ts-verdict').innerHTML = '<span class="ts-badge ts-warning">stopped</span>';
+})"""
+RESIZE = "() => [60, 400].forEach(wait => setTimeout(() => window.dispatchEvent(new Event('resize')), wait))"
+SCROLL = """() => { if (window.innerWidth < 760)
+    setTimeout(() => document.querySelector('#panes').scrollIntoView({behavior: 'smooth'}), 500) }"""
 
 
 def build(shared: Shared | None = None) -> gr.Blocks:
@@ -25,11 +32,11 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         gr.HTML(HERO, padding=False)
         refs = gr.State(presets[0].refs)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Triple", id="triple"):
+            with gr.Tab("Triple", id="triple") as triple_tab:
                 first = triple.build(presets, [s.prompt for s in suggestions[:QUESTIONS]])
-            with gr.Tab("Compare", id="compare"):
+            with gr.Tab("Compare", id="compare") as compare_tab:
                 compared = compare.build()
-            with gr.Tab("Sweep", id="sweep"):
+            with gr.Tab("Sweep", id="sweep") as sweep_tab:
                 swept = sweep.build()
             with gr.Tab("Chat", id="chat"):
                 asked = chat.build(suggestions)
@@ -38,6 +45,13 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         api.build(shared)
 
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+        for shown in (
+            triple_tab,
+            compare_tab,
+            sweep_tab,
+        ):  # a figure drawn while its tab is hidden has a width of its own
+            shown.select(None, None, None, js=RESIZE, **private)
 
         # Triple: a preset fills the form; what the form says is checked; what fits is compared.
         drawn = [
@@ -51,11 +65,10 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         }  # fmt: skip
         filled = first.preset.input(partial(triple.fill, presets), first.preset, [first.about, *first.refs], **private)
         comparing: list[Any] = []
-        for opened in (
-            page.load(**checked, **private),
-            filled.then(**checked, **private),
-            first.check.click(**checked, **private),
-        ):
+        changed = (filled.then(**checked, **private), first.check.click(**checked, **private))
+        for opened in changed:  # answers of other models would be taken for these models'
+            opened.then(lambda: EMPTY_PANES, None, asked.panes, **private)
+        for opened in (page.load(**checked, **private), *changed):
             comparing.append(opened.then(**then_compare, concurrency_limit=2, concurrency_id="compare", **private))
             opened.then(
                 lambda r: [gr.update(visible=chat.is_pocket(r))] * 2, refs, [asked.chips, first.tryout], **private
@@ -123,6 +136,8 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             )
             runs.append(turned.then(**asking, **private))
         runs.append(asked.alpha.release(**{**asking, "fn": scrub}, **private))
+        for button in (*asked.suggested, *first.shows, asked.ask):
+            button.click(None, None, None, js=SCROLL, **private)
         asked.stop.click(None, None, None, js=STILL, cancels=runs, **private)
 
         # Export: α follows the one that was chatted with.

@@ -52,6 +52,8 @@ def open_ref(ref: str) -> Checkpoint:
     """A checkpoint by what stands in the form: `pocket/…`, a folder (not on a hosted page), or a Hub id."""
     folder = pocket_folder(ref)
     if folder is not None:
+        if not folder.is_dir():
+            raise CheckpointError(f"There is no {ref} in the demo family.")
         return replace(open_folder(folder), ref=ref)
     if HOSTED:
         if not looks_like_hub_id(ref):

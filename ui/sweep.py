@@ -14,6 +14,7 @@ from analysis.tasks import Task, load_task
 from transfer.errors import TaskError
 from transfer.plane import PATHS
 
+from .fields import dial, figure
 from .inputs import number, whole, words
 from .presets import default_text, task_files
 from .scratch import scratch
@@ -50,9 +51,9 @@ def build() -> SweepTab:
         with gr.Column(scale=4, min_width=320):
             path = gr.Radio([(p.name, key) for key, p in PATHS.items()], value="strength", label="Path", elem_id="path")
             with gr.Row():
-                start = gr.Number(0.0, label="From", step=0.1, min_width=80)
-                end = gr.Number(1.5, label="To", step=0.1, min_width=80)
-            count = gr.Slider(2, 41, 7, step=1, label="Steps", elem_id="steps")
+                start = figure(0.0, label="From", step=0.1, min_width=80)
+                end = figure(1.5, label="To", step=0.1, min_width=80)
+            count = dial(2, 41, 7, step=1, label="Steps", elem_id="steps")
             names = [*task_files(), OWN_TASK, NO_TASK]
             task = gr.Dropdown(names, value=names[0], label="Exact match on the task", elem_id="task")
             file = gr.File(
@@ -116,7 +117,7 @@ def run(
                 drawn = results(rows, questions, axis, target)
             doing = f"{len(rows)} of {total} points" + (f", {rows[-1].label}" if rows else "")
             yield [progress_bar(len(rows) / total, began, doing), *drawn]
-        told = notice(summary(rows, axis, time.monotonic() - began), "ok")
+        told = notice(summary(rows, axis, time.monotonic() - began), "ok" if any_right(rows) else "note")
         told += "".join(notice(row.error, "error") for row in rows if row.error)
         yield [told, *results(rows, questions, axis, target)]
     except Exception as error:
@@ -133,12 +134,20 @@ def results(rows: list[Row], task: Task | None, axis: str, target: Path) -> list
     return [figure, gr.update(value=shown, visible=True), gr.update(value=str(target), visible=True)]
 
 
+def any_right(rows: list[Row]) -> bool:
+    """False where a task was scored and no step of the path had anything right."""
+    scored = [row.scores["exact match"].value for row in rows if row.t is not None and "exact match" in row.scores]
+    return not scored or max(scored) > 0
+
+
 def summary(rows: list[Row], axis: str, seconds: float) -> str:
     """The best step by each score, in a sentence."""
     found = []
+    if not any_right(rows):
+        found.append("Nothing was answered exactly anywhere on this path.")
     for name in dict.fromkeys(name for row in rows for name in row.scores):
         top = best(rows, name)
-        if top:
+        if top and (name != "exact match" or any_right(rows)):
             s = top.scores[name]
             value = (
                 f"{s.value:.0%} ± {s.stderr:.0%}"
