@@ -105,7 +105,7 @@ def test_the_whole_journey(chromium, server, tmp_path):
         # An empty one is a sentence.
         page.locator("#prompt textarea").fill("   ")
         page.locator("#ask").click()
-        page.wait_for_selector("#panes .ts-error")
+        page.wait_for_selector("#panes .ts-notice.ts-error")
         assert "prompt is empty" in page.locator("#panes").inner_text()
 
         # α: at 0 the merged pane is the target base, fingerprint and all.
@@ -130,7 +130,7 @@ def test_the_whole_journey(chromium, server, tmp_path):
         seed = page.locator("#seed input[type=number]")
         seed.fill("-5")
         page.locator("#ask").click()
-        page.wait_for_selector("#panes .ts-error")
+        page.wait_for_selector("#panes .ts-notice.ts-error")
         assert "Seed must lie between 0 and 2,147,483,647" in page.locator("#panes").inner_text()
         seed.fill("0")
 
@@ -141,6 +141,7 @@ def test_the_whole_journey(chromium, server, tmp_path):
         page.wait_for_selector(".ts-pane .ts-cursor")
         page.locator("#stop-chat").click()
         page.wait_for_function("!document.querySelector('.ts-cursor')")
+        assert "stopped" in page.locator(".ts-pane .ts-verdict").all_inner_texts()
 
         # Compare: tiles, both figures, another measure, the table as CSV.
         tab(page, "Compare")

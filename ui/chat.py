@@ -19,6 +19,7 @@ from .shared import Shared
 from .triple import Refs
 from .work import notice, say
 
+HALT = object()  # instead of a question's turn: Stop was pressed
 ORDER = ("source_base", "source_tuned", "target_base", "merged", "target_tuned")
 
 
@@ -105,10 +106,17 @@ def run(
         with closing(stream):
             for answers in stream:
                 if shared.turns.get(session) is not turn:
+                    if shared.turns.get(session) is HALT:
+                        yield panes(answers, names, models, question, why, expect, halted=True)
                     return
                 yield panes(answers, names, models, question, why, expect)
     except Exception as error:
         yield notice(say(error), "error")
+
+
+def halt(shared: Shared, session: str) -> None:
+    """End the session's question: its panes say so with the next beat."""
+    shared.turns[session] = HALT
 
 
 def is_pocket(refs: Refs) -> bool:

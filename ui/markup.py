@@ -71,7 +71,13 @@ def tiles(total: pd.Series) -> str:
 
 
 def panes(
-    answers: Sequence[Answer], names: Sequence[str], models: Sequence[str], prompt: str, why: str = "", expect: str = ""
+    answers: Sequence[Answer],
+    names: Sequence[str],
+    models: Sequence[str],
+    prompt: str,
+    why: str = "",
+    expect: str = "",
+    halted: bool = False,
 ) -> str:
     """One card for each pane, with who answered, the answer so far, its speed and the fingerprint of its weights."""
     cards = []
@@ -79,12 +85,12 @@ def panes(
         where = f"{mathy(SYMBOLS[role])} · {html.escape(model)}" if role in SYMBOLS else strength(a.mix)
         if a.error:
             body = f'<p class="ts-answer ts-broken">{html.escape(a.error)}</p>'
-        elif a.text or a.done:
-            cursor = "" if a.done else '<span class="ts-cursor"></span>'
+        elif a.text or a.done or halted:
+            cursor = "" if a.done or halted else '<span class="ts-cursor"></span>'
             body = f'<p class="ts-answer">{html.escape(a.text.strip()) or "<i>(nothing)</i>"}{cursor}</p>'
         else:
             body = '<p class="ts-answer ts-waiting"><span class="ts-cursor"></span></p>'
-        badge = ""
+        badge = '<span class="ts-badge ts-warning">stopped</span>' if halted and not a.done else ""
         if a.done and not a.error:
             if expect and a.text.strip().rstrip(".") == expect.rstrip("."):
                 badge = '<span class="ts-badge ts-ok">✓ right</span>'

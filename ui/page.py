@@ -14,11 +14,7 @@ from .work import notice
 
 QUESTIONS = 4  # suggested on the first tab; the Chat tab has them all
 
-# What a script in the browser does: panes that were stopped say so, hidden figures find their width, a phone sees answers.
-STILL = """() => document.querySelectorAll('.ts-pane:has(.ts-cursor)').forEach(pane => {
-    pane.querySelector('.ts-cursor').remove();
-    pane.querySelector('.ts-verdict').innerHTML = '<span class="ts-badge ts-warning">stopped</span>';
-})"""
+# What a script in the browser does: figures drawn while hidden find their width, and a phone scrolls to the answers.
 RESIZE = "() => [60, 400].forEach(wait => setTimeout(() => window.dispatchEvent(new Event('resize')), wait))"
 SCROLL = """() => { if (window.innerWidth < 760)
     setTimeout(() => document.querySelector('#panes').scrollIntoView({behavior: 'smooth'}), 500) }"""
@@ -115,6 +111,9 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             if str(fields[1]).strip():  # before the first question there is nothing to answer again
                 yield from chat.run(shared, suggestions, str(request.session_hash), *fields)
 
+        def stop_asking(request: gr.Request) -> None:
+            chat.halt(shared, str(request.session_hash))
+
         def leave(request: gr.Request) -> None:
             shared.turns.pop(str(request.session_hash), None)
 
@@ -127,18 +126,20 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             "concurrency_id": "chat",
             "trigger_mode": "always_last",
         }
-        runs: list[Any] = [asked.ask.click(**asking, **private), asked.prompt.submit(**asking, **private)]
+        asked.ask.click(**asking, **private)
+        asked.prompt.submit(**asking, **private)
         for button in asked.suggested:
-            runs.append(button.click(lambda text: text, button, asked.prompt, **private).then(**asking, **private))
+            button.click(lambda text: text, button, asked.prompt, **private).then(**asking, **private)
         for button in first.shows:
             turned = button.click(
                 lambda text: (text, gr.Tabs(selected="chat")), button, [asked.prompt, tabs], **private
             )
-            runs.append(turned.then(**asking, **private))
-        runs.append(asked.alpha.release(**{**asking, "fn": scrub}, **private))
+            turned.then(**asking, **private)
+        asked.alpha.release(**{**asking, "fn": scrub}, **private)
         for button in (*asked.suggested, *first.shows, asked.ask):
             button.click(None, None, None, js=SCROLL, **private)
-        asked.stop.click(None, None, None, js=STILL, cancels=runs, **private)
+        # Not by `cancels`: a generator that is cut cannot say what was stopped.
+        asked.stop.click(stop_asking, None, None, queue=False, **private)
 
         # Export: α follows the one that was chatted with.
         asked.alpha.release(lambda alpha: alpha, asked.alpha, written.alpha, **private)
