@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers import models as token_models
 
+from tests.edits import WHOLE, change, write_index
 from transfer.checkpoint import (
     INDEX,
     MAX_HEADER,
@@ -61,22 +62,6 @@ def pack(header: dict | bytes, data: bytes = b"", length: int | None = None) -> 
     """The bytes of a safetensors file, right or wrong."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return (len(text) if length is None else length).to_bytes(8, "little") + text + data
-
-
-def change(folder: Path, name: str, **values) -> None:
-    """Write values into a JSON file."""
-    path = folder / name
-    old = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps(old | values))
-
-
-WHOLE = "weights.safetensors"
-
-
-def write_index(folder: Path, weight_map: object) -> None:
-    """An index, and the one file under another name: beside an index transformers reads `model.safetensors`, and so do we."""
-    (folder / SINGLE).rename(folder / WHOLE)
-    change(folder, INDEX, weight_map=weight_map)
 
 
 def assert_as_the_library_reads(checkpoint: Checkpoint) -> None:

@@ -1,7 +1,6 @@
 """The Hub, spoken to by the real huggingface_hub client, against a server of our own on loopback."""
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 import transfer.hub
-from transfer.checkpoint import INDEX, SINGLE, open_folder
+from tests.edits import WHOLE, change, write_index
+from transfer.checkpoint import SINGLE, open_folder
 from transfer.errors import Cancelled, CheckpointError, HubError
 from transfer.hub import download, looks_like_hub_id, open_hub, plainly
 from transfer.triple import open_triple
@@ -496,22 +496,6 @@ def only(folder: Path, *names: str) -> None:
     (folder / SINGLE).unlink()
     for name in names:
         (folder / name).write_bytes(b"x")
-
-
-def change(folder: Path, name: str, **values) -> None:
-    """Write values into a JSON file."""
-    path = folder / name
-    old = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps(old | values))
-
-
-WHOLE = "weights.safetensors"
-
-
-def write_index(folder: Path, weight_map: object) -> None:
-    """An index, and the one file under another name: beside an index transformers reads `model.safetensors`, and so do we."""
-    (folder / SINGLE).rename(folder / WHOLE)
-    change(folder, INDEX, weight_map=weight_map)
 
 
 def index(folder: Path, file: str) -> None:
