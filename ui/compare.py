@@ -9,9 +9,10 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
-from analysis import plots
 from analysis.geometry import MEASURES, by_tensor, tensor_table, total
 from analysis.gram import gram_pass
+from analysis.plots import geometry as plots
+from analysis.plots.plane import plane_figure
 from transfer.align import listed
 from transfer.triple import Triple, size
 
@@ -117,7 +118,7 @@ def run(shared: Shared, refs: Refs, measure: str) -> Iterator[list[Any]]:
             *figures(table, measure),
             shown_frame,
             saved(triple, frame),
-            plots.plane_figure(sums),
+            plane_figure(sums),
         ]
     except Exception as error:
         yield [notice(say(error), "error"), "", gr.skip(), None, None, None, gr.skip(), None]

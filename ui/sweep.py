@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from analysis import plots
+from analysis.plots.sweep import sweep_figure
 from analysis.sweep import Row, best, steps, sweep, sweep_table
 from analysis.tasks import Task, load_task
 from transfer.errors import TaskError
@@ -130,7 +130,7 @@ def results(rows: list[Row], task: Task | None, axis: str, target: Path) -> list
     frame.to_csv(target, index=False)
     aside = ["mix"] + [c for c in frame if c.endswith(" n")] + (["error"] if not frame["error"].any() else [])
     shown = frame.drop(columns=aside).round(4)
-    figure = plots.sweep_figure(rows, axis) if rows[-1].t is not None else gr.skip()
+    figure = sweep_figure(rows, axis) if rows[-1].t is not None else gr.skip()
     return [figure, gr.update(value=shown, visible=True), gr.update(value=str(target), visible=True)]
 
 

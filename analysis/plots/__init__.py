@@ -1,0 +1,1 @@
+"""plotly figures out of tables: the only room that draws."""
