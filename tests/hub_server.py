@@ -1,31 +1,43 @@
 """A small Hub on loopback: folders as repositories with revisions, spoken to by the real huggingface_hub client.
 
 It serves what the client asks for to look at a model and to fetch its files, keeps a log of every request, and fails
-where it is told to. As on the real Hub, a file of weights is not sent by the Hub itself: it redirects to another host.
+where it is told to. As on the real Hub, a file of weights is not sent by the Hub itself: it redirects to a signed address on
+another host, here another port, which serves until it runs out.
 """
 
 import hashlib
 import json
 import re
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from types import SimpleNamespace
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import huggingface_hub as hf
+
+from transfer import client
 
 WEIGHTS = (".safetensors", ".bin", ".gguf")  # what git keeps as large files
 
 
 @dataclass
 class Fault:
-    """What goes wrong with a request: a refusal by status, or a connection that drops after so many bytes."""
+    """What goes wrong with a request: a refusal by status, a connection that drops after so many bytes, a part that ends
+    after so many as if that were all, or an answer that comes late, by so many seconds."""
 
     status: int = 0
     code: str = ""
     message: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     drop: int | None = None
+    short: int | None = None
+    late: float = 0.0
 
 
 GATED = Fault(403, "GatedRepo", "Access to this model is restricted.")
@@ -45,10 +57,18 @@ class Request:
     status: int
     sent: int
     token: str | None
+    port: int
+
+
+class Http(ThreadingHTTPServer):
+    """One host; as many may come at once as like."""
+
+    daemon_threads = True
+    request_queue_size = 128
 
 
 class HubServer:
-    """Use as a context manager; `endpoint` is its address."""
+    """Use as a context manager; `endpoint` is its address, `other` that of the host of contents."""
 
     def __init__(self):
         self.repos: dict[str, dict[str, tuple[str, Path]]] = {}  # id → revision or commit → (commit, folder)
@@ -57,18 +77,24 @@ class HubServer:
         self.log: list[Request] = []
         self.ranges = True
         handler = type("Handler", (Handler,), {"hub": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.http.daemon_threads = True
-        self.port = self.http.server_address[1]
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.http, self.contents_http = Http(("127.0.0.1", 0), handler), Http(("127.0.0.1", 0), handler)
+        self.endpoint, self.other = (f"http://127.0.0.1:{h.server_address[1]}" for h in (self.http, self.contents_http))
+        self.signature = 0
+        self.naps: list[float] = []
 
     def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
+        for http in (self.http, self.contents_http):
+            threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *_):
-        self.http.shutdown()
-        self.http.server_close()
+        for http in (self.http, self.contents_http):
+            http.shutdown()
+            http.server_close()
+
+    def expire(self) -> None:
+        """From now on no address serves that was given before."""
+        self.signature += 1
 
     def serve(self, repo: str, folder: str | Path, revision: str = "main") -> str:
         """Serve a folder as a revision of a repository; gives the commit."""
@@ -95,6 +121,35 @@ class HubServer:
         return sum(r.sent for r in self.log if re.search(pattern, f"{r.method} {r.path}"))
 
 
+@contextmanager
+def turned_to(monkeypatch, folder: Path) -> Iterator[HubServer]:
+    """An empty server, and this process's client turned to it, with a cache and a home of its own in `folder`.
+
+    The client reads its environment once, when it is imported, and the tests' own says offline. So its constants are
+    replaced here; it looks them up anew in every call. A process for each test would do as well and take seconds each:
+    one test does it, to show that nothing hangs on the replacing.
+    """
+    with HubServer() as server:
+        for name, value in {
+            "ENDPOINT": server.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(folder / "cache"),
+            "HF_TOKEN_PATH": str(folder / "token"),
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(hf.constants, name, value)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "127.0.0.1,localhost")
+        # The client sleeps between its tries, for as long as the server says. Here it notes for how long.
+        monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=server.naps.append))
+        monkeypatch.setattr(client, "PAUSE", 0.0)
+        hf.close_session()
+        yield server
+        hf.close_session()
+
+
 @lru_cache(256)
 def content_hash(path: Path, size: int, changed: int) -> str:
     """SHA-256 for what git keeps as a large file, and git's own SHA-1 for the rest; the Hub's ETags."""
@@ -113,12 +168,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = urlsplit(self.path).path
-        self.drop = None
-        fault = self.hub.fault(f"{self.command} {path}")
-        if fault is not None and fault.drop is None:
+        fault = self.hub.fault(f"{self.command} {path}") or Fault()
+        self.drop, self.short = fault.drop, fault.short
+        time.sleep(fault.late)
+        if fault.status:
             return self.refuse(fault)
-        if fault is not None:
-            self.drop = fault.drop
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
             repo, what, revision = match.groups()
             return self.api(repo, what, unquote(revision or "main"))
@@ -126,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
             repo, revision, name = match.groups()
             return self.resolve(repo, unquote(revision), unquote(name))
         if match := re.fullmatch(r"/content/([^/]+)/(.+)", path):
+            if parse_qs(urlsplit(self.path).query).get("signature") != [str(self.hub.signature)]:
+                return self.refuse(Fault(403))
             return self.content(self.hub.contents[match[1]], {"ETag": '"of-the-other-host"'})
         return self.refuse(Fault(404))
 
@@ -167,22 +223,24 @@ class Handler(BaseHTTPRequestHandler):
             return self.content(path, headers | {"ETag": f'"{etag}"'})
         self.hub.contents[etag] = path
         headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(path.stat().st_size)}
-        # By another name of this host, which to the client is another host.
-        headers["Location"] = f"http://localhost:{self.hub.port}/content/{etag}/{path.name}"
+        headers["Location"] = f"{self.hub.other}/content/{etag}/{path.name}?signature={self.hub.signature}"
         self.answer(302, b"", headers)
 
     def content(self, path: Path, headers: dict[str, str]) -> None:
         """The bytes of a file, or the range of them that is asked for."""
-        data = path.read_bytes()
+        size = path.stat().st_size
         # Hosts that may compress what they send give no parts of it; so does this one, where the client allows it.
         ranges = self.hub.ranges and "gzip" not in self.headers.get("Accept-Encoding", "")
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if ranges else None
         if not wanted:
-            return self.answer(200, data, headers)
-        begin, end = int(wanted[1]), min(int(wanted[2] or len(data)) + 1, len(data))
-        if begin >= len(data):
-            return self.refuse(Fault(416, headers={"Content-Range": f"bytes */{len(data)}"}))
-        self.answer(206, data[begin:end], headers | {"Content-Range": f"bytes {begin}-{end - 1}/{len(data)}"})
+            return self.answer(200, path.read_bytes(), headers)
+        begin, end = int(wanted[1]), min(int(wanted[2] or size) + 1, size)
+        if begin >= size:
+            return self.refuse(Fault(416, headers={"Content-Range": f"bytes */{size}"}))
+        with path.open("rb") as file:
+            file.seek(begin)
+            data = file.read(end - begin)[: self.short]
+        self.answer(206, data, headers | {"Content-Range": f"bytes {begin}-{end - 1}/{size}"})
 
     def etag(self, path: Path) -> str:
         stat = path.stat()
@@ -201,7 +259,8 @@ class Handler(BaseHTTPRequestHandler):
         body = b"" if self.command == "HEAD" else body if self.drop is None else body[: self.drop]
         token = self.headers.get("Authorization")
         path = urlsplit(self.path).path
-        self.hub.log.append(Request(self.command, path, self.headers.get("Range"), status, len(body), token))
+        port = self.server.server_address[1]
+        self.hub.log.append(Request(self.command, path, self.headers.get("Range"), status, len(body), token, port))
         try:
             self.end_headers()
             self.wfile.write(body)

@@ -7,22 +7,24 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import huggingface_hub as hf
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import transfer.hub
+import transfer.ranges
 from tests.edits import WHOLE, change, write_index
+from transfer import client
 from transfer.checkpoint import SINGLE, open_folder
+from transfer.client import plainly
+from transfer.download import download
 from transfer.errors import Cancelled, CheckpointError, HubError
-from transfer.hub import download, looks_like_hub_id, open_hub, plainly
+from transfer.hub import looks_like_hub_id, open_hub
 from transfer.triple import open_triple
 
 from . import hub_server
-from .hub_server import DISABLED, GATED, NO_ENTRY, Fault, HubServer
+from .hub_server import DISABLED, GATED, NO_ENTRY, Fault, HubServer, turned_to
 
 ROOT = Path(__file__).parents[1]
 BASE = ("source_base",)
@@ -35,32 +37,9 @@ def nothing():
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """An empty server, and this process's client turned to it, with a cache and a home of its own.
-
-    The client reads its environment once, when it is imported, and the tests' own says offline. So its constants are
-    replaced here; it looks them up anew in every call. A process for each test would do as well and take seconds each:
-    one test below does it, to show that nothing hangs on the replacing.
-    """
-    with HubServer() as server:
-        for name, value in {
-            "ENDPOINT": server.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "HF_HUB_OFFLINE": False,
-        }.items():
-            monkeypatch.setattr(hf.constants, name, value)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        for name in ("no_proxy", "NO_PROXY"):
-            monkeypatch.setenv(name, "127.0.0.1,localhost")
-        # The client sleeps between its tries, for as long as the server says. Here it notes for how long.
-        server.naps = []
-        monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=server.naps.append))
-        monkeypatch.setattr(transfer.hub, "PAUSE", 0.0)
-        hf.close_session()
+    """An empty server, and this process's client turned to it."""
+    with turned_to(monkeypatch, tmp_path) as server:
         yield server
-        hf.close_session()
 
 
 @pytest.fixture
@@ -130,8 +109,8 @@ def test_hub_ids_are_told_from_folders(ref, is_one):
 @pytest.mark.parametrize("which", ["model", "shards"])
 def test_opening_reads_headers_and_no_weights(hub, request, monkeypatch, which, guess):
     folder = request.getfixturevalue(which)
-    monkeypatch.setattr(transfer.hub, "GUESS", guess)
-    monkeypatch.setattr(transfer.hub, "MAX_HEADER", 100_000)
+    monkeypatch.setattr(transfer.ranges, "GUESS", guess)
+    monkeypatch.setattr(transfer.ranges, "MAX_HEADER", 100_000)
     commit = hub.serve("lab/model", folder)
     opened, local = open_hub("lab/model"), open_folder(folder)
     assert opened.tensors == local.tensors  # names, dtypes, shapes, files and offsets
@@ -229,7 +208,7 @@ def stop_by_closing_elsewhere(checkpoint) -> None:
 
 @pytest.mark.parametrize("stop", [stop_by_tick, stop_by_closing, stop_by_closing_elsewhere])
 def test_a_stopped_download_goes_on_where_it_was(hub, model, monkeypatch, stop):
-    monkeypatch.setattr(transfer.hub, "BEAT", 0.0)  # every chunk is told
+    monkeypatch.setattr(client, "BEAT", 0.0)  # every chunk is told
     hub.serve("lab/model", model)
     checkpoint, size = open_hub("lab/model"), (model / SINGLE).stat().st_size
     stop(checkpoint)
@@ -272,7 +251,7 @@ def test_a_connection_that_always_drops_is_given_up(hub, model):
     hub.fail(CONTENT, Fault(drop=0))
     with pytest.raises(HubError, match="cannot be reached"):
         list(download(checkpoint, nothing))
-    assert len(whole_requests(hub)) == transfer.hub.TRIES
+    assert len(whole_requests(hub)) == client.TRIES
 
 
 def test_damaged_content_is_thrown_away(hub, model):
@@ -318,7 +297,7 @@ def test_two_who_fetch_the_same_at_once_fetch_it_once(hub, model):
 
 
 def test_waiting_for_somebody_else_can_be_stopped(hub, model, monkeypatch):
-    monkeypatch.setattr(transfer.hub, "BEAT", 0.01)
+    monkeypatch.setattr(client, "BEAT", 0.01)
     hub.serve("lab/model", model)
     checkpoint = open_hub("lab/model")
     first = download(checkpoint, nothing)
@@ -346,7 +325,7 @@ def test_a_full_disk_is_named(hub, model, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(transfer.hub.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(HubError, match="The disk is full"):
         list(download(checkpoint, nothing))
 
@@ -600,7 +579,7 @@ def test_a_token_goes_to_the_hub_and_to_nobody_else(hub, model, monkeypatch):
     # On a Space the token is the owner's, and is lent to nobody.
     hub.log.clear()
     shutil.rmtree(hf.constants.HF_HUB_CACHE)
-    monkeypatch.setattr(transfer.hub, "TOKEN", False)
+    monkeypatch.setattr(client, "TOKEN", False)
     list(download(open_hub("lab/model"), nothing))
     assert {r.token for r in hub.log} == {None}
 
@@ -612,7 +591,8 @@ def test_an_error_nobody_thought_of_still_is_a_sentence():
 def test_in_a_process_of_its_own_with_nothing_replaced(hub, model, tmp_path):
     hub.serve("lab/model", model)
     code = (
-        "from transfer.hub import open_hub, download\n"
+        "from transfer.download import download\n"
+        "from transfer.hub import open_hub\n"
         "n = sum(download(open_hub('lab/model'), lambda: None))\n"
         "c = open_hub('lab/model')\n"
         "print(n, len(c.missing), c.folder)"

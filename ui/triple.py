@@ -7,8 +7,9 @@ from typing import Any
 
 import gradio as gr
 
+from transfer.download import download, free_disk
 from transfer.errors import HubError
-from transfer.hub import HOSTED, download, free_disk
+from transfer.hub import HOSTED
 from transfer.plane import LABELS, ROLES, SYMBOLS
 from transfer.triple import size
 
