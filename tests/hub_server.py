@@ -1,8 +1,8 @@
 """A small Hub on loopback: folders as repositories with revisions, spoken to by the real huggingface_hub client.
 
 It serves what the client asks for to look at a model and to fetch its files, keeps a log of every request, and fails
-where it is told to. As on the real Hub, a file of weights is not sent by the Hub itself: it redirects to a signed address on
-another host, here another port, which serves until it runs out.
+where it is told to. As on the real Hub, a file of weights is not sent by the Hub itself: it redirects to a signed address
+on another host, here another port, which serves until it runs out.
 """
 
 import hashlib

@@ -121,10 +121,10 @@ def align(checkpoints: dict[str, Checkpoint]) -> Alignment:
         is_vocabulary = name in vocabulary
         infos = {role: find(c, name, is_vocabulary) for role, c in checkpoints.items()}
         home = infos["target_base"]
-        if home is None or home.dtype not in FLOATS or any(infos[role] is None for role in SOURCES):
+        if home is None or home.values not in FLOATS or any(infos[role] is None for role in SOURCES):
             if home is not None:
                 copied.append(name)
-                tensors.append(Aligned(name, home.shape, home.dtype, {"target_base": Part(home)}, merged=False))
+                tensors.append(Aligned(name, home.shape, home.values, {"target_base": Part(home)}, merged=False))
             continue
         parts = {}
         for role, info in infos.items():
@@ -135,13 +135,13 @@ def align(checkpoints: dict[str, Checkpoint]) -> Alignment:
             fits = info.shape[1:] == shape[1:] if is_vocabulary else info.shape == shape
             if is_vocabulary and info.shape[0] != checkpoints[role].rows:
                 fits = False  # the rows that the config promises are not there
-            if fits and info.dtype in FLOATS:
+            if fits and info.values in FLOATS:
                 parts[role] = Part(info, rows)
             elif role != "target_tuned":
                 misfits.append(
                     f"{name} is {list(info.shape)} {info.dtype} in {checkpoints[role].name}, not {list(shape)}"
                 )
-        tensors.append(Aligned(name, shape, home.dtype, parts))
+        tensors.append(Aligned(name, shape, home.values, parts))
     if misfits:
         raise TripleError(
             f"{len(misfits)} tensors differ in shape, so Δ cannot be added: {'; '.join(misfits[:4])}"
@@ -157,7 +157,7 @@ def align(checkpoints: dict[str, Checkpoint]) -> Alignment:
         warnings.append(
             f"The target fine-tuned model lacks {len(lacking)} of these tensors or has them in another shape."
         )
-    floats = [name for name in copied if target.tensors[name].dtype in FLOATS]
+    floats = [name for name in copied if target.tensors[name].values in FLOATS]
     if floats:
         warnings.append(f"{len(floats)} tensors are in the target base alone and are copied from it: {listed(floats)}.")
     if any(

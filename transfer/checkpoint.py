@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import quant
 from .errors import CheckpointError
 
 BITS = {
@@ -30,13 +31,27 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor as its file's header tells it. `offset` counts bytes from the start of the file."""
+    """One tensor as its file's header tells it. `offset` counts bytes from the start of the file.
+
+    A quantised one has its scale, with which it is a tensor of values like any other.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     file: str
     offset: int
+    scale: quant.Scale | None = None
+
+    @property
+    def values(self) -> str:
+        """The dtype of its values: the stored one, or what the config states where that is of codes."""
+        return self.scale.values if self.scale else self.dtype
+
+    @property
+    def pieces(self) -> list["TensorInfo"]:
+        """All that is stored for it: itself, and where it is quantised a scale and perhaps a zero point."""
+        return [p for p in (self, self.scale and self.scale.info, self.scale and self.scale.zero) if p]
 
     @property
     def numel(self) -> int:
@@ -73,15 +88,26 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        return sum(t.nbytes for t in self.tensors.values())
+        return sum(piece.nbytes for t in self.tensors.values() for piece in t.pieces)
+
+    @property
+    def absent(self) -> int:
+        """Bytes of weights that are not on this disk yet."""
+        pieces = (piece for t in self.tensors.values() for piece in t.pieces)
+        return sum(piece.nbytes for piece in pieces if piece.file in self.missing)
 
     @property
     def files(self) -> list[str]:
-        return sorted({t.file for t in self.tensors.values()})
+        return sorted({piece.file for t in self.tensors.values() for piece in t.pieces})
 
     @property
     def dtypes(self) -> list[str]:
         return sorted({t.dtype for t in self.tensors.values()})
+
+    @property
+    def quantised(self) -> str:
+        """The name of the format where tensors are quantised, else empty."""
+        return quant.named(self.config) if any(t.scale for t in self.tensors.values()) else ""
 
     def setting(self, key: str, default=None):
         """A value of config.json; models with several parts keep their language model's under `text_config`."""
@@ -249,22 +275,11 @@ def identify(tensors: dict[str, TensorInfo], stamps: list[str]) -> str:
     """A short name for what a checkpoint holds: its headers, and a stamp per file (size and time, or a content hash)."""
     digest = hashlib.blake2b(digest_size=12)
     for info in sorted(tensors.values(), key=lambda t: t.name):
-        digest.update(f"{info.name}|{info.dtype}|{info.shape}|{info.file}|{info.offset}\n".encode())
+        for piece in info.pieces:
+            digest.update(f"{piece.name}|{piece.dtype}|{piece.shape}|{piece.file}|{piece.offset}\n".encode())
     for stamp in stamps:
         digest.update(f"{stamp}\n".encode())
     return digest.hexdigest()
-
-
-def check_quantised(ref: str, config: dict, tensors: dict[str, TensorInfo]) -> None:
-    """Raises CheckpointError for weights that cannot be added: packed integers, fp8 and fp4."""
-    nested = config.get("text_config")
-    method = config.get("quantization_config") or (isinstance(nested, dict) and nested.get("quantization_config"))
-    packed = [t.dtype for t in tensors.values() if t.dtype.startswith(("F8_", "F6_", "F4"))]
-    if method or packed:
-        how = method.get("quant_method", "quantised") if isinstance(method, dict) else method or packed[0]
-        raise CheckpointError(
-            f"{ref} is quantised ({how}): its numbers cannot be added. Take the unquantised checkpoint."
-        )
 
 
 def find_folder(ref: str | Path) -> Path | None:
@@ -296,7 +311,7 @@ def open_folder(folder: str | Path) -> Checkpoint:
             raise no_weights(ref, sorted(p.name for p in path.iterdir()))
         except OSError as error:
             raise CheckpointError(f"{ref} cannot be read: {error.strerror}.") from error
-    check_quantised(ref, config, tensors)
+    tensors = quant.recognise(ref, config, tensors)
     # Sizes and times alone would not do: files of one family unpacked together have both in common.
     beside = [name for name in (*CONFIG_FILES, *TOKENIZER_FILES) if (path / name).is_file()]
     stats = [(path / name).stat() for name in (*files, *beside)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import huggingface_hub as hf
 from huggingface_hub import errors as hub_errors
 
-from . import client
+from . import client, quant
 from .checkpoint import (
     CONFIG_FILES,
     INDEX,
@@ -20,7 +20,6 @@ from .checkpoint import (
     Checkpoint,
     TensorInfo,
     check_index,
-    check_quantised,
     identify,
     no_weights,
     open_folder,
@@ -84,7 +83,7 @@ def open_hub(ref: str) -> Checkpoint:
         raise client.plainly(error, ref) from error
     if SINGLE not in names:
         check_index(read_json(folder / INDEX), tensors, f"{ref}/{INDEX}")
-    check_quantised(ref, config, tensors)
+    tensors = quant.recognise(ref, config, tensors)
     return pin(Checkpoint(ref, folder, config, tensors, "", sha, missing), ref, sha)
 
 

@@ -6,6 +6,7 @@ conversion.
 """
 
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -25,6 +26,7 @@ from transformers import (
 from .align import Aligned
 from .errors import LiveError, TransferscopeError
 from .plane import LABELS, Mix
+from .quant import KEYS
 from .stream import TORCH, Reader, spread
 from .triple import Triple
 
@@ -194,6 +196,9 @@ def merged_config(triple: Triple, role: str) -> Any:
         if isinstance(text.pad_token_id, int) and text.pad_token_id >= rows:
             text.pad_token_id = config.pad_token_id = None  # else the embedding would want a row that is not there
     text.tie_word_embeddings = config.tie_word_embeddings = is_tied(triple)
+    for part, key in itertools.product((config, text), KEYS):
+        if hasattr(part, key):
+            delattr(part, key)  # the weights are dequantised as they are read
     return config
 
 

@@ -3,7 +3,6 @@
 The files are written into a folder beside the wanted one and take its name when all of them are there.
 """
 
-import copy
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from .checkpoint import CONFIG_FILES, INDEX, SINGLE, TOKENIZER_FILES
 from .errors import MergeError
 from .live import is_tied
 from .plane import LABELS, SYMBOLS, Mix
+from .quant import unquantised
 from .stream import Reader
 from .triple import Triple, size
 
@@ -118,7 +118,7 @@ def header(tensors: list[Aligned]) -> bytes:
 def write_documents(triple: Triple, mix: Mix, folder: Path, name: str) -> None:
     """Config from the target base; tokenizer, chat template, generation config, EOS and pad from the source fine-tuned."""
     target, tuned = triple.checkpoints["target_base"], triple.checkpoints["source_tuned"]
-    config = copy.deepcopy(target.config)
+    config = unquantised(target.config)
     text = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     if tuned.rows:
         text["vocab_size"] = tuned.rows

@@ -1,7 +1,7 @@
 """Parts of files on the Hub, by range requests: the headers of a checkpoint, and weights that are not on this disk.
 
-The client is the one that huggingface_hub shares: it keeps 20 connections alive and opens 100 at most, so that it serves
-`CONNECTIONS` threads, and it has the person's proxies and certificates.
+The client is the one that huggingface_hub shares: it keeps 20 connections alive and opens 100 at most, so that it
+serves `CONNECTIONS` threads, and it has the person's proxies and certificates.
 """
 
 import threading

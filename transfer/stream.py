@@ -17,14 +17,19 @@ import torch
 from .align import Aligned, Part
 from .checkpoint import Checkpoint, TensorInfo
 from .errors import Cancelled, ReadError
+from .once import Once
 from .plane import Mix
+from .quant import dequantise
+from .ranges import CONNECTIONS, RemoteFile
 
 CHUNK = 32768  # elements: a few of them fit the cache, and torch keeps an operation of this size on one thread
 THREADS = max(1, min(8, os.cpu_count() or 1))
+SCALES = 64  # tensors whose scales are kept: more than are read at once, and a few kB each
 TORCH = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U64": torch.uint64, "U32": torch.uint32,
-    "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+    "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
 
 Item = TypeVar("Item")
@@ -32,14 +37,24 @@ Result = TypeVar("Result")
 
 
 class Reader:
-    """Positioned reads of tensors; safe to share between threads. Use as a context manager, or close it."""
+    """Positioned reads of tensors; safe to share between threads. Use as a context manager, or close it.
+
+    Files that are not on this disk yet are read on the Hub, in parts and so slowly: meant for samples.
+    """
 
     def __init__(self, checkpoints: dict[str, Checkpoint], tick: Callable[[], None] = lambda: None):
-        """`tick` is called before every read, in whichever thread reads, and may raise Cancelled."""
+        """`tick` is called before every read and while one waits for the Hub, in whichever thread reads, and may raise
+        Cancelled."""
         self.checkpoints, self.tick = checkpoints, tick
         self.cancelled = threading.Event()
-        self._files: dict[tuple[str, str], int] = {}
+        self._files: dict[tuple[str, str], int | RemoteFile] = {}
+        self._scales: dict[tuple[str, str], Once[tuple[torch.Tensor, torch.Tensor | None]]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def threads(self) -> int:
+        """How many threads are worth reading with: those that wait for the Hub do nothing else."""
+        return CONNECTIONS if any(c.missing for c in self.checkpoints.values()) else THREADS
 
     def __enter__(self) -> "Reader":
         return self
@@ -50,30 +65,63 @@ class Reader:
     def close(self) -> None:
         with self._lock:
             while self._files:
-                os.close(self._files.popitem()[1])
+                file = self._files.popitem()[1]
+                if isinstance(file, int):
+                    os.close(file)
 
-    def _open(self, role: str, file: str) -> int:
+    def _open(self, role: str, file: str) -> int | RemoteFile:
         with self._lock:
             if (role, file) not in self._files:
-                path = self.checkpoints[role].folder / file
+                checkpoint = self.checkpoints[role]
                 try:
-                    self._files[role, file] = os.open(path, os.O_RDONLY)
+                    self._files[role, file] = os.open(checkpoint.folder / file, os.O_RDONLY)
                 except OSError as error:
-                    raise ReadError(f"{path} cannot be opened: {error.strerror}.") from error
+                    if file not in checkpoint.missing:
+                        raise ReadError(f"{checkpoint.folder / file} cannot be opened: {error.strerror}.") from error
+                    repo = checkpoint.ref.partition("@")[0]
+                    self._files[role, file] = RemoteFile(repo, file, checkpoint.revision)
             return self._files[role, file]
 
-    def read(self, role: str, info: TensorInfo, start: int, count: int) -> torch.Tensor:
-        """Elements [start, start + count) of a tensor, flat, in the stored dtype.
-
-        Raises ReadError where the file is shorter than its header says; Cancelled after a stop.
-        """
+    def _go_on(self) -> None:
+        """Raises Cancelled after a stop."""
         if self.cancelled.is_set():
             raise Cancelled("Stopped.")
         self.tick()
+
+    def read(self, role: str, info: TensorInfo, start: int, count: int) -> torch.Tensor:
+        """Elements [start, start + count) of a tensor, flat: in the stored dtype, or float32 where it is quantised.
+
+        Raises ReadError where the file is shorter than its header says; HubError where it is on the Hub and does not
+        come; Cancelled after a stop.
+        """
+        stored = self._stored(role, info, start, count)
+        return stored if info.scale is None else dequantise(info, stored, start, *self._scale(role, info))
+
+    def _scale(self, role: str, info: TensorInfo) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The scale and the zero point of a tensor, whole, flat and in float32. The last few are kept."""
+        with self._lock:
+            once = self._scales.get((role, info.name))
+            if once is None:
+                once = self._scales[role, info.name] = Once(lambda: self._read_scale(role, info))
+                if len(self._scales) > SCALES:
+                    del self._scales[next(iter(self._scales))]
+        return once.get()
+
+    def _read_scale(self, role: str, info: TensorInfo) -> tuple[torch.Tensor, torch.Tensor | None]:
+        assert info.scale is not None
+        scale, *zero = (self._stored(role, p, 0, p.numel).to(torch.float32) for p in info.pieces[1:])
+        return scale, zero[0] if zero else None
+
+    def _stored(self, role: str, info: TensorInfo, start: int, count: int) -> torch.Tensor:
+        """Elements [start, start + count) of a tensor, flat, in the stored dtype."""
+        self._go_on()
         out = torch.empty(count, dtype=TORCH[info.dtype])
         view = out.view(torch.uint8).numpy().data
         offset = info.offset + start * out.itemsize
         file, done = self._open(role, info.file), 0
+        if isinstance(file, RemoteFile):
+            view[:] = file.read(offset, len(view), self._go_on)
+            return out
         while done < len(view):
             got = os.preadv(file, [view[done:]], offset + done)
             if got <= 0:
@@ -89,7 +137,8 @@ class Reader:
         if part.rows is None:
             return self.read(role, part.info, start * columns, (stop - start) * columns)
         rows = part.rows[start:stop]
-        out = torch.zeros((stop - start) * columns, dtype=TORCH[part.info.dtype])
+        dtype = torch.float32 if part.info.scale else TORCH[part.info.dtype]
+        out = torch.zeros((stop - start) * columns, dtype=dtype)
         breaks = np.flatnonzero(np.diff(rows) != 1) + 1
         for first, last in zip([0, *breaks], [*breaks, len(rows)], strict=True):
             if rows[first] >= 0:

@@ -13,6 +13,7 @@ from .checkpoint import Checkpoint, find_folder, open_folder, read_json
 from .errors import TransferscopeError, TripleError
 from .hub import looks_like_hub_id, open_hub
 from .plane import LABELS, ROLES, Mix
+from .quant import unquantised
 
 Opener = Callable[[str], Checkpoint]
 
@@ -59,7 +60,7 @@ class Triple:
     @property
     def missing(self) -> int:
         """Bytes of weights that are not on this disk yet."""
-        return sum(t.nbytes for c in self.checkpoints.values() for t in c.tensors.values() if t.file in c.missing)
+        return sum(c.absent for c in self.checkpoints.values())
 
     @property
     def nbytes(self) -> int:
@@ -85,7 +86,8 @@ class Triple:
     def config_key(self, role: str) -> str:
         """Equal for roles whose configs make the same forward pass."""
         checkpoint = self.checkpoints[role]
-        config = {k: v for k, v in checkpoint.config.items() if k not in (*HARMLESS, *ROPE) and v is not None}
+        plain = unquantised(checkpoint.config)
+        config = {k: v for k, v in plain.items() if k not in (*HARMLESS, *ROPE) and v is not None}
         config["rope"] = sorted(rope(checkpoint).items())
         return hashlib.blake2b(repr(sorted(config.items())).encode(), digest_size=8).hexdigest()
 
@@ -166,9 +168,18 @@ def differences(triple: Triple) -> list[Finding]:
                     f"The {words} differs: {old} in the source, {new} in the target. The merged model takes the target's.",
                 )
             )
-    if len({*source.dtypes, *tuned.dtypes, *target.dtypes}) > 1:
+    if len({t.values for c in (source, tuned, target) for t in c.tensors.values()}) > 1:
         each = ", ".join(f"{c.name} {'/'.join(c.dtypes)}" for c in (source, tuned, target))
         found.append(Finding("note", f"The dtypes differ ({each}). The merged model keeps the target's."))
+    for checkpoint in triple.checkpoints.values():
+        if checkpoint.quantised:
+            found.append(
+                Finding(
+                    "note",
+                    f"{checkpoint.name} is quantised ({checkpoint.quantised}) and is dequantised as it is read. What "
+                    "quantising lost is in every difference; the merged model is written unquantised.",
+                )
+            )
     if has_template(source) and not has_template(tuned):
         found.append(
             Finding("warning", f"{source.name} has a chat template and {tuned.name} has none. Are they swapped?")
