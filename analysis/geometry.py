@@ -11,26 +11,10 @@ import numpy as np
 import pandas as pd
 
 from .gram import TensorGram
+from .kernel import FIELDS, MOST, SUMS
 
-OUTSIDE = "outside the layers"
-
-# Measures that the page offers: column → (what it is called, what it tells for a transfer).
-MEASURES = {
-    "relative": ("‖Δ‖ / ‖m_s‖", "How much fine-tuning moved this part, next to its own size."),
-    "norm_delta": ("‖Δ‖", "How far fine-tuning moved this part."),
-    "norm_shift": ("‖δ‖", "How far the new release moved this part. Far beyond ‖Δ‖, a transfer gets risky."),
-    "cos_shift": ("cos(Δ, δ)", "Near 0, fine-tuning and the new release touch different things and add up cleanly."),
-    "cos_reference": (
-        "cos(Δ, Δ_t)",
-        "How alike the old fine-tune and the real new one are. 1 would be the same direction.",
-    ),
-    "best_alpha": ("best α", "The strength that brings the merged model nearest to the target fine-tuned one."),
-    "unchanged": ("unchanged", "The share of weights that fine-tuning left exactly as they were."),
-    "lost": (
-        "lost to rounding",
-        "The share of changed weights whose change vanishes when added to the target at α = 1.",
-    ),
-}
+PLACE = ["tensor", "layer", "kind", "shape", "numel"]
+ADDED = ["numel", "covered", *SUMS]
 
 
 def place(name: str) -> tuple[int | None, str]:
@@ -50,28 +34,55 @@ def place(name: str) -> tuple[int | None, str]:
     return int(parts[numbers[0]]), f"{tower}: {kind}" if tower else kind
 
 
-def tensor_table(grams: Iterable[TensorGram]) -> pd.DataFrame:
-    """One row a tensor, with its place, its raw Gram entries (`g00` … `g33`) and counts: what groups are summed from."""
-    rows = []
-    for t in grams:
-        layer, kind = place(t.name)
-        entries = {f"g{i}{j}": t.gram[i, j] for i in range(4) for j in range(i, 4)}
-        shape = "×".join(map(str, t.shape))
-        counts = {"numel": int(np.prod(t.shape)), "n_unchanged": t.unchanged, "n_lost": t.lost, "residue": t.residue}
-        rows.append({"tensor": t.name, "layer": layer, "kind": kind, "shape": shape, **counts, **entries})
-    table = pd.DataFrame(rows)
-    table["layer"] = table["layer"].astype("Int64")
+def piece_table(grams: Iterable[TensorGram]) -> pd.DataFrame:
+    """One row for each TensorGram, be it of a whole tensor or of a block of one: its tensor's place and size (`numel`),
+    the elements it covers and its figures."""
+    grams = list(grams)
+    table = pd.DataFrame([g.figures for g in grams], columns=list(FIELDS), dtype=float)
+    where = {name: place(name) for name in {g.name for g in grams}}
+    heads = {
+        "tensor": [g.name for g in grams],
+        "layer": pd.array([where[g.name][0] for g in grams], dtype="Int64"),
+        "kind": [where[g.name][1] for g in grams],
+        "shape": ["×".join(map(str, g.shape)) for g in grams],
+        "numel": np.array([np.prod(g.shape, dtype=np.int64) for g in grams], dtype=np.int64),
+        "covered": np.array([g.covered for g in grams], dtype=np.int64),
+    }
+    return pd.concat([pd.DataFrame(heads), table], axis=1)
+
+
+def summed(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Rows of one group added up, in the order of their first: sums as sums, in which NaN stays, the maximum as one."""
+    added = [name for name in ADDED if name not in by]
+    codes = rows.groupby(by, dropna=False, sort=False).ngroup().to_numpy()
+    keys = rows.drop_duplicates(by)[by].reset_index(drop=True)
+    totals = np.zeros((len(keys), len(added)))
+    np.add.at(totals, codes, rows[added].to_numpy(float))
+    most = np.zeros(len(keys))
+    np.fmax.at(most, codes, rows[MOST].to_numpy(float))
+    return pd.concat([keys, pd.DataFrame(totals, columns=added), pd.DataFrame({MOST: most})], axis=1)
+
+
+def tensor_table(grams: Iterable[TensorGram] | pd.DataFrame) -> pd.DataFrame:
+    """One row a tensor in the order of depth: what groups are summed from.
+
+    Where blocks of a tensor are all that is known, its sums are scaled up to the whole; `covered` tells which are.
+    """
+    pieces = grams if isinstance(grams, pd.DataFrame) else piece_table(grams)
+    table = summed(pieces, PLACE)
+    table[list(SUMS)] = table[list(SUMS)].mul(table["numel"] / table["covered"].where(table["covered"] > 0), axis=0)
     return table.sort_values(["layer", "tensor"], na_position="first", ignore_index=True)
 
 
+def ratio(a, b) -> np.ndarray:
+    """a / b, and NaN where b is not above zero."""
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    return np.divide(a, b, out=np.full(np.broadcast(a, b).shape, np.nan), where=b > 0)
+
+
 def measure(sums: pd.DataFrame) -> pd.DataFrame:
-    """The measures of every row of summed (or single) Gram entries; NaN where a vector is zero or m'_t is missing."""
-
-    def ratio(a, b):
-        a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-        return np.divide(a, b, out=np.full_like(a, np.nan), where=b > 0)
-
-    delta, shift, reference = np.sqrt(sums["g11"]), np.sqrt(sums["g22"]), np.sqrt(sums["g33"])
+    """The measures of every row of summed (or single) figures; NaN where a vector is zero or m'_t is missing."""
+    base, delta, shift, reference = (np.sqrt(sums[f"g{i}{i}"]) for i in range(4))
     flat = sums["g11"] * sums["g22"] - sums["g12"] ** 2
     alpha = ratio(sums["g13"] * sums["g22"] - sums["g23"] * sums["g12"], flat)
     beta = ratio(sums["g23"] * sums["g11"] - sums["g13"] * sums["g12"], flat)
@@ -79,18 +90,23 @@ def measure(sums: pd.DataFrame) -> pd.DataFrame:
     miss = np.sqrt(np.maximum(sums["g33"] - 2 * sums["g13"] + sums["g11"], 0))
     return pd.DataFrame(
         {
-            "norm_base": np.sqrt(sums["g00"]),
+            "norm_base": base,
             "norm_delta": delta,
             "norm_shift": shift,
             "norm_reference": reference,
-            "relative": ratio(delta, np.sqrt(sums["g00"])),
+            "relative": ratio(delta, base),
+            "relative_shift": ratio(shift, base),
+            "shift_ratio": ratio(shift, delta),
             "cos_shift": ratio(sums["g12"], delta * shift),
             "cos_reference": ratio(sums["g13"], delta * reference),
+            "sign_shift": ratio(sums["n_with_shift"], sums["n_with_shift"] + sums["n_against_shift"]),
+            "sign_reference": ratio(sums["n_with_reference"], sums["n_with_reference"] + sums["n_against_reference"]),
             "best_alpha": ratio(sums["g13"], sums["g11"]),
             "miss": ratio(miss, reference),  # ‖m'_t − merged‖ / ‖Δ_t‖: 1 is no nearer than the bare target base
             "nearest_alpha": alpha,  # the point of the plane nearest to m'_t …
             "nearest_beta": 1 + beta,
             "off_plane": ratio(off, reference),  # … and its distance to m'_t / ‖Δ_t‖
+            "max_delta": sums[MOST].astype(float),
             "unchanged": ratio(sums["n_unchanged"], sums["numel"]),
             "lost": ratio(sums["n_lost"], sums["numel"] - sums["n_unchanged"]),
             "rounding": ratio(np.sqrt(sums["residue"]), delta),
@@ -100,20 +116,28 @@ def measure(sums: pd.DataFrame) -> pd.DataFrame:
 
 
 def grouped(table: pd.DataFrame, by: list[str] | str) -> pd.DataFrame:
-    """The measures by layer, by module kind, or both: Gram entries are summed first. Tensors outside the layers count
-    under a missing layer."""
-    numbers = table.columns[4:]
-    sums = table.groupby(by, dropna=False, sort=False)[list(numbers)].agg(lambda column: column.sum(skipna=False))
-    return pd.concat([sums["numel"].astype(np.int64), measure(sums)], axis=1).reset_index()
+    """The measures by layer, by module kind, or both: figures are summed first. Tensors outside the layers count under a
+    missing layer."""
+    keys = [by] if isinstance(by, str) else by
+    sums = summed(table, keys)
+    return pd.concat([sums[[*keys, "numel"]].astype({"numel": np.int64}), measure(sums)], axis=1)
 
 
 def total(table: pd.DataFrame) -> pd.Series:
     """The measures over all tensors."""
-    sums = table[list(table.columns[4:])].sum(skipna=False).to_frame().T
-    return measure(sums).iloc[0]
+    return measure(summed(table.assign(all=0), ["all"])).iloc[0]
 
 
 def by_tensor(table: pd.DataFrame) -> pd.DataFrame:
     """The table to take away: one row a tensor, in the order of depth."""
-    full = pd.concat([table[["tensor", "layer", "kind", "shape", "numel"]], measure(table)], axis=1)
-    return full
+    return pd.concat([table[[*PLACE, "numel"]], measure(table)], axis=1)
+
+
+def matrices(table: pd.DataFrame) -> np.ndarray:
+    """The 4 × 4 Gram matrix over all tensors of two dimensions and more, in the order of kernel.VECTORS.
+
+    The vectors of norms stand near 1 in every model and would make strangers look related.
+    """
+    inside = table[table["shape"].str.contains("×")]
+    sums = inside[list(SUMS)].sum(skipna=False)
+    return np.array([[sums[f"g{min(i, j)}{max(i, j)}"] for j in range(4)] for i in range(4)])

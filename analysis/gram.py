@@ -1,7 +1,7 @@
-"""The one pass: for each tensor the Gram matrix of {m_s, Δ, δ, Δ_t}, and with it every norm, cosine and distance.
+"""The one pass: for each tensor the Gram matrix of {m_s, Δ, δ, Δ_t} and what is counted beside it.
 
-Differences are formed first, in float32, since inner products of the raw weights cancel; products are summed in
-float32 within a block of 256 and in float64 over the blocks.
+Every norm, cosine and distance follows from it in closed form. The loops are in kernel.py; here is what they are run
+over: spans of tensors, spread over threads.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,66 +11,108 @@ import numpy as np
 import torch
 
 from transfer.align import Aligned
-from transfer.stream import TORCH, Reader, spread
+from transfer.stream import THREADS, Reader, spread
 from transfer.triple import Triple
 
-BLOCK = 256  # elements
-VECTORS = ("base", "delta", "shift", "reference")  # m_s, Δ = m'_s − m_s, δ = m_t − m_s, Δ_t = m'_t − m_t
+from .kernel import FIELDS, LIMITS, PAIRS, REFERENCE, tally, tally_torch, walk
+
+ROLES = ("source_base", "source_tuned", "target_base", "target_tuned")
+STEP = 65536  # elements read at once: four checkpoints' stay in the second cache
+DEVICE_STEP = 1 << 22  # the same on a GPU, where a call costs more than the cache
+SPAN = 1 << 22  # elements of one thread's turn: a stop is heard between two, and an embedding of a billion has many
 
 
 @dataclass(frozen=True)
 class TensorGram:
-    """What the pass finds on one tensor.
-
-    `gram` is 4 × 4 float64 in the order of VECTORS (NaN in the last row and column where there is no m'_t);
-    `unchanged` counts weights with Δ = 0 exactly; `lost` those with Δ ≠ 0 that m_t + Δ, rounded to the merged dtype,
-    leaves as they were; `residue` is ‖round(m_t + Δ) − (m_t + Δ)‖².
-    """
+    """What is known of one tensor: `figures` are float64 in the order of kernel.FIELDS (NaN for what needs m'_t, where
+    there is none), summed over `covered` of its elements."""
 
     name: str
     shape: tuple[int, ...]
-    gram: np.ndarray
-    unchanged: int
-    lost: int
-    residue: float
+    covered: int
+    figures: np.ndarray
+
+    @property
+    def gram(self) -> np.ndarray:
+        """4 × 4 float64 in the order of kernel.VECTORS."""
+        full = np.empty((4, 4))
+        for k, (i, j) in enumerate(PAIRS):
+            full[i, j] = full[j, i] = self.figures[k]
+        return full
+
+    def __add__(self, other: "TensorGram") -> "TensorGram":
+        figures = self.figures + other.figures
+        figures[-1] = np.fmax(self.figures[-1], other.figures[-1])
+        return TensorGram(self.name, self.shape, self.covered + other.covered, figures)
+
+    def __getitem__(self, field: str) -> float:
+        return float(self.figures[FIELDS.index(field)])
 
 
-def tensor_gram(reader: Reader, tensor: Aligned) -> TensorGram:
-    """One tensor's figures. Raises ReadError, Cancelled."""
-    known = "target_tuned" in tensor.parts
-    gram = torch.zeros(4 if known else 3, 4 if known else 3, dtype=torch.float64)
-    unchanged = lost = 0
-    residue = 0.0
-    for _, parts in reader.chunks(tensor, tensor.parts):
-        parts = {role: part.float() for role, part in parts.items()}
-        base, target = parts["source_base"], parts["target_base"]
-        n, blocks = len(base), -(-len(base) // BLOCK)
-        rows = torch.zeros(len(gram), blocks * BLOCK)
-        rows[0, :n] = base
-        delta = torch.sub(parts["source_tuned"], base, out=rows[1, :n])
-        torch.sub(target, base, out=rows[2, :n])
-        if known:
-            torch.sub(parts["target_tuned"], target, out=rows[3, :n])
-        stacked = rows.view(len(gram), blocks, BLOCK).transpose(0, 1)
-        gram += torch.bmm(stacked, stacked.transpose(1, 2)).double().sum(0)
-        merged = target + delta
-        rounded = merged.to(TORCH[tensor.dtype]).float()
-        still = delta == 0
-        unchanged += int(still.sum())
-        lost += int(((rounded == target) & ~still).sum())
-        error = rounded.sub_(merged)
-        residue += float(error @ error)
-    full = np.full((4, 4), np.nan)
-    full[: len(gram), : len(gram)] = gram.numpy()
-    return TensorGram(tensor.name, tensor.shape, full, unchanged, lost, residue)
+def stored(parts: list[torch.Tensor]) -> list[np.ndarray]:
+    """Flat tensors as arrays of one dtype that the kernel takes: the bits of bfloat16, else float32, else float64."""
+    dtypes = {part.dtype for part in parts}
+    if dtypes == {torch.bfloat16}:
+        return [part.view(torch.int16).numpy().view(np.uint16) for part in parts]
+    return [part.to(torch.float64 if torch.float64 in dtypes else torch.float32).numpy() for part in parts]
 
 
-def gram_pass(triple: Triple, tick: Callable[[], None] = lambda: None) -> Iterator[TensorGram]:
-    """Every merged tensor's figures, in the order in which threads finish them; closing it cancels, and so does a `tick`
-    that raises.
+def span_gram(
+    reader: Reader, tensor: Aligned, start: int, stop: int, alpha: float = 1.0, device: str = "cpu"
+) -> TensorGram:
+    """The figures of elements [start, stop) of a tensor. Raises ReadError, Cancelled."""
+    roles = [role for role in ROLES if role in tensor.parts]
+    figures, lacking = np.zeros(len(FIELDS)), LIMITS[tensor.dtype]
+    direct = reader.direct(tensor, roles, start) if device == "cpu" else None
+    if direct:
+        buffers: np.ndarray = np.empty((len(roles), min(STEP, stop - start)), direct.dtype)
+        ended = walk(direct.files, direct.offsets, stop - start, buffers, alpha, lacking, figures)
+        if ended >= 0:
+            raise reader.short(roles[ended], tensor.parts[roles[ended]].info)
+    else:
+        step = STEP if device == "cpu" else DEVICE_STEP
+        for _, parts in reader.chunks(tensor, roles, start, stop, step):
+            four = [*parts.values(), *[parts["target_base"]] * (4 - len(parts))]
+            if device == "cpu":
+                tally(*stored(four), alpha, lacking, figures)
+            else:
+                tally_torch([part.to(device) for part in four], alpha, lacking, figures)
+    figures[FIELDS.index("residue")] /= alpha**2
+    if tensor.dtype == "F64":  # float32 cannot tell what float64 would lose
+        figures[FIELDS.index("n_lost")] = 0.0
+    if "target_tuned" not in roles:
+        figures[REFERENCE] = np.nan
+    return TensorGram(tensor.name, tensor.shape, stop - start, figures)
 
-    Raises ReadError where a file does not hold what its header says.
+
+def gram_pass(
+    triple: Triple,
+    tick: Callable[[], None] = lambda: None,
+    alpha: float = 1.0,
+    threads: int = THREADS,
+    device: str = "cpu",
+) -> Iterator[TensorGram]:
+    """Every merged tensor's figures, the largest first, in the order in which threads finish them.
+
+    `alpha`, which is not 0, is the strength at which losses to rounding are counted. Closing the generator cancels, and so does a `tick`
+    that raises. Raises ReadError where a file does not hold what its header says.
     """
-    tensors = sorted((t for t in triple.tensors if t.merged), key=lambda t: -t.numel)
+    tensors = sorted((t for t in triple.tensors if t.merged and t.numel), key=lambda t: -t.numel)
+    spans = [(t, *span) for t in tensors for span in cut(t)]
+    left = {t.name: t.numel for t in tensors}
+    found: dict[str, TensorGram] = {}
     with Reader(triple.checkpoints, tick) as reader:
-        yield from spread(lambda tensor: tensor_gram(reader, tensor), tensors, reader.cancelled)
+        for gram in spread(
+            lambda s: span_gram(reader, *s, alpha=alpha, device=device), spans, reader.cancelled, threads
+        ):
+            whole = found.pop(gram.name) + gram if gram.name in found else gram
+            if whole.covered == left[gram.name]:
+                yield whole
+            else:
+                found[gram.name] = whole
+
+
+def cut(tensor: Aligned) -> list[tuple[int, int]]:
+    """A tensor's elements as spans of about SPAN, on borders of its grain."""
+    size = max(1, SPAN // tensor.grain) * tensor.grain
+    return [(start, min(start + size, tensor.numel)) for start in range(0, tensor.numel, size)]

@@ -9,20 +9,25 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
-from analysis.geometry import MEASURES, by_tensor, tensor_table, total
-from analysis.gram import gram_pass
+from analysis.comparison import Comparison, compare
+from analysis.measures import MEASURES
 from analysis.plots import geometry as plots
 from analysis.plots.plane import plane_figure
 from transfer.align import listed
+from transfer.errors import PointError
+from transfer.plane import LABELS, ROLES
 from transfer.triple import Triple, size
 
+from .fields import figure
+from .inputs import number
 from .markup import mathy, tiles
 from .scratch import scratch
 from .shared import Shared
 from .triple import Refs
 from .work import background, notice, progress_bar, say
 
-AT_ONCE = 2_000_000_000  # bytes of checkpoints that are compared without being asked
+AT_ONCE = 2_000_000_000  # bytes of checkpoints that are read whole without being asked
+REDRAWN = 3.0  # seconds between two drawings of the figures while exact ones come in
 
 
 @dataclass
@@ -31,107 +36,176 @@ class CompareTab:
 
     compare: gr.Button
     stop: gr.Button
+    alpha: gr.Number
     progress: gr.HTML
     tiles: gr.HTML
     measure: gr.Dropdown
     hint: gr.HTML
     heat: gr.Plot
     lines: gr.Plot
+    kinds: gr.Plot
+    outside: gr.Plot
     table: gr.Dataframe
     save: gr.DownloadButton
 
+    @property
+    def drawn(self) -> list[Any]:
+        """What a measure is drawn into."""
+        return [self.hint, self.heat, self.lines, self.kinds, self.outside]
+
+    @property
+    def results(self) -> list[Any]:
+        """What a comparison fills, in the order of `Shown`."""
+        return [self.progress, self.tiles, *self.drawn, self.table, self.save]
+
 
 def build() -> CompareTab:
-    """Lay the tab out."""
+    """Lay the tab's first part out; one tensor's part is spectrum.build."""
     with gr.Row(elem_classes="ts-bar"):
         measure = gr.Dropdown(
-            [(label, name) for name, (label, _) in MEASURES.items()],
-            value="relative",
-            label="Measure",
-            elem_id="measure",
+            [(m.label, name) for name, m in MEASURES.items()], value="relative", label="Measure", elem_id="measure"
         )
-        compare = gr.Button("Compare", variant="primary", elem_id="compare")
+        alpha = figure(
+            1.0, label="α for rounding", minimum=-10, maximum=10, step=0.1, elem_id="rounding-alpha", min_width=130
+        )
+        compare_ = gr.Button("Compare", variant="primary", elem_id="compare")
         stop = gr.Button("Stop", variant="stop", elem_id="stop-compare")
-    progress = gr.HTML("", padding=False)
+    progress = gr.HTML("", padding=False, elem_id="compare-progress")
     told = gr.HTML("", elem_id="tiles", padding=False)
-    hint = gr.HTML(explain("relative"), padding=False)
-    with gr.Row():
+    hint = gr.HTML(explain("relative"), padding=False, elem_id="measure-hint")
+    with gr.Row(elem_classes="ts-pair"):
         with gr.Column(min_width=340):
-            heat = gr.Plot(label="By layer and module kind", elem_id="heat")
+            heat = gr.Plot(label="By layer and module kind (click a cell to open its tensor)", elem_id="heat")
         with gr.Column(min_width=340):
             lines = gr.Plot(label="By depth", elem_id="lines")
+    with gr.Row(elem_classes="ts-pair"):
+        with gr.Column(min_width=340):
+            kinds = gr.Plot(label="How each kind is spread over the layers", elem_id="kinds")
+        with gr.Column(min_width=340):
+            outside = gr.Plot(label="Outside the layers: embedding, head and the rest", elem_id="outside")
     with gr.Accordion("Every tensor", open=False):
         table = gr.Dataframe(interactive=False, max_height=420, elem_id="tensors", show_label=False)
-    save = gr.DownloadButton("Download the table (CSV)", size="sm", elem_id="save-table")
-    return CompareTab(compare, stop, progress, told, measure, hint, heat, lines, table, save)
+        save = gr.DownloadButton("Download the table (CSV)", size="sm", elem_id="save-table")
+    return CompareTab(compare_, stop, alpha, progress, told, measure, hint, heat, lines, kinds, outside, table, save)
 
 
 def explain(measure: str) -> str:
-    label, hint = MEASURES.get(measure, ("", ""))
-    return f'<p class="ts-about"><b>{mathy(label)}</b> {mathy(hint)}</p>'
-
-
-def figures(table: pd.DataFrame | None, measure: str) -> list[Any]:
-    """The line of explanation, the heat map and the lines for a measure."""
-    if measure not in MEASURES or table is None:
-        return [explain(measure), None, None]
-    if not table["layer"].notna().any() or table_lacks(table, measure):
-        lacking = notice("This measure needs a target fine-tuned model. Choose one on the Triple tab.", "note")
-        return [explain(measure) + lacking, None, None]
-    return [explain(measure), plots.heat_map(table, measure), plots.depth_lines(table, measure)]
-
-
-def table_lacks(table: pd.DataFrame, measure: str) -> bool:
-    """True where the measure needs m'_t and the triple has none."""
-    return measure in ("cos_reference", "best_alpha") and bool(table["g33"].isna().all())
-
-
-def run(shared: Shared, refs: Refs, measure: str) -> Iterator[list[Any]]:
-    """Compare: progress while it runs; then tiles, figures, the plane and the table.
-
-    Yields values for (progress, tiles, hint, heat, lines, table, save, plane).
-    """
-    keep = [gr.skip() for _ in range(7)]
-    try:
-        triple = shared.here(refs)
-        table = shared.table(triple)
-        if table is None:
-            grams, start, done = [], time.monotonic(), 0
-            whole = max(1, sum(t.numel for t in triple.tensors if t.merged))
-            sizes = {t.name: t.numel for t in triple.tensors}
-            shown = 0.0
-            for gram in background(lambda tick: gram_pass(triple, tick)):
-                if gram is not None:
-                    grams.append(gram)
-                    done += sizes[gram.name]
-                if time.monotonic() - shown > 0.2:
-                    shown = time.monotonic()
-                    yield [progress_bar(done / whole, start, f"{len(grams)} of {len(sizes)} tensors compared"), *keep]
-            table = tensor_table(grams)
-            shared.keep(triple, table)
-        sums = total(table)
-        frame = by_tensor(table)
-        shown_frame = frame.round(5).drop(columns=[c for c in frame if frame[c].isna().all()])
-        yield [
-            broken(table),
-            tiles(sums),
-            *figures(table, measure),
-            shown_frame,
-            saved(triple, frame),
-            plane_figure(sums),
-        ]
-    except Exception as error:
-        yield [notice(say(error), "error"), "", gr.skip(), None, None, None, gr.skip(), None]
-
-
-def broken(table: pd.DataFrame) -> str:
-    """A warning that names tensors with NaN or infinity in them; empty where there are none."""
-    odd = table.loc[~np.isfinite(table[["g00", "g11", "g22"]].astype(float)).all(axis=1), "tensor"].tolist()
-    if not odd:
-        return ""
-    return notice(
-        f"{len(odd)} tensors hold NaN or infinity: {listed(odd)}. Totals over them are missing below.", "warning"
+    """What a measure is, and what it means for the transfer."""
+    shown = MEASURES[measure]
+    return (
+        f'<p class="ts-about"><b>{mathy(shown.label)}</b> {mathy(shown.about)}<br><span class="ts-hint">For your transfer: '
+        f"{mathy(shown.hint)}</span></p>"
     )
+
+
+def figures(found: Comparison | None, measure: str) -> list[Any]:
+    """The line of explanation and the four figures of a measure."""
+    nothing = [None, None, None, None]
+    if measure not in MEASURES:
+        return [notice(f"There is no measure {measure!r}.", "error"), *nothing]
+    if found is None:
+        return [explain(measure), *nothing]
+    if MEASURES[measure].yardstick and bool(found.table["g33"].isna().all()):
+        lacking = notice("This measure needs a target fine-tuned model. Choose one on the Triple tab.", "note")
+        return [explain(measure) + lacking, *nothing]
+    if not found.table["layer"].notna().any():
+        return [explain(measure), *nothing[:3], plots.outside_bars(found, measure)]
+    drawn = (plots.heat_map, plots.depth_lines, plots.kind_boxes, plots.outside_bars)
+    return [explain(measure), *(draw(found, measure) for draw in drawn)]
+
+
+class Shown:
+    """Values for CompareTab.results and the plane, of which most are left as they are most of the time."""
+
+    def __init__(self, **values: Any):
+        self.values = values
+
+    def row(self) -> list[Any]:
+        drawn = self.values.get("drawn", [gr.skip()] * 5)
+        rest = {name: self.values.get(name, gr.skip()) for name in ("progress", "tiles", "table", "save", "plane")}
+        return [rest["progress"], rest["tiles"], *drawn, rest["table"], rest["save"], rest["plane"]]
+
+
+NOTHING = {"drawn": [gr.skip(), None, None, None, None], "table": None, "plane": None}
+
+
+def run(shared: Shared, refs: Refs, measure: str, alpha: object, exact: bool | None = None) -> Iterator[list[Any]]:
+    """Compare: a sampled first look within a second or so, then the exact figures as they come.
+
+    Yields values for CompareTab.results and the plane.
+    """
+    try:
+        triple = shared.triple(refs)
+        strength = number(alpha, "α for rounding", -10, 10)
+        if strength == 0:
+            raise PointError("α for rounding must not be 0: nothing is added there, so nothing is rounded.")
+        found = shared.comparison(triple, strength)
+        if found is None or (exact is not False and not triple.missing and not found.exact):
+            start, drawn = time.monotonic(), -REDRAWN
+            for step in background(lambda tick: compare(triple, tick, strength, exact)):
+                if step is None:
+                    continue
+                found = step
+                if found.exact:
+                    break
+                again = time.monotonic() - drawn > REDRAWN
+                if again:
+                    drawn = time.monotonic()
+                yield Shown(
+                    progress=doing(found, start),
+                    tiles=tiles(found),
+                    **({"drawn": figures(found, measure), "plane": plane_figure(found.total)} if again else {}),
+                ).row()
+            if found is None:
+                raise PointError("These checkpoints have no tensor that fine-tuning could have changed.")
+            shared.keep(triple, found)
+        frame = found.frame()
+        yield Shown(
+            progress=broken(found) + ("" if found.exact else sampled(triple, found)),
+            tiles=tiles(found),
+            drawn=figures(found, measure),
+            table=frame.round(5).drop(columns=[c for c in frame if frame[c].isna().all()]),
+            save=saved(triple, frame),
+            plane=plane_figure(found.total),
+        ).row()
+    except Exception as error:
+        yield Shown(progress=notice(say(error), "error"), tiles="", **NOTHING).row()
+
+
+def doing(found: Comparison, start: float) -> str:
+    """The line above the figures while they are still being made."""
+    if found.known < 0.5 * found.tensors and found.share < 0.2:
+        look = f"First look from {found.share:.1%} of the weights, with 95 % intervals"
+        return progress_bar(found.share, start, look, forecast=False)
+    return progress_bar(found.share, start, f"{found.known} of {found.tensors} tensors read whole; the rest is sampled")
+
+
+def sampled(triple: Triple, found: Comparison) -> str:
+    """What stands above figures that stay estimates."""
+    next_ = (
+        "Press Compare to read them all."
+        if not triple.missing
+        else f"The rest ({size(triple.missing)}) is on the Hub: press Download on the Triple tab for the exact figures."
+    )
+    return notice(
+        f"An estimate from {found.share:.2%} of the weights, in random blocks of every tensor, with 95 % intervals (±). {next_}"
+    )
+
+
+def broken(found: Comparison) -> str:
+    """A warning that names the tensors with NaN or infinity in them, and the model; empty where there are none."""
+    told = []
+    for role in ROLES:
+        count = found.table[f"odd_{role}"].fillna(0)
+        if (count > 0).any():
+            names = found.table.loc[count > 0, "tensor"].tolist()
+            told.append(
+                f"{int(count.sum()):,} weights of the {LABELS[role]} model are NaN or infinite, in {listed(names)}."
+            )
+    if not told and np.isfinite(found.table[["g00", "g11", "g22"]].to_numpy(float)).all():
+        return ""
+    told = told or ["Some weights are too large for their squares to be added up in float32."]
+    return notice(f"{' '.join(told)} Totals over them are missing below.", "warning")
 
 
 def saved(triple: Triple, frame: pd.DataFrame) -> str:
@@ -141,40 +215,30 @@ def saved(triple: Triple, frame: pd.DataFrame) -> str:
     return str(path)
 
 
-def first(shared: Shared, refs: Refs, measure: str) -> Iterator[list[Any]]:
-    """Compare without being asked, where that is a matter of seconds."""
-    cleared = [None, None, None, gr.skip(), None]
+def first(shared: Shared, refs: Refs, measure: str, alpha: object) -> Iterator[list[Any]]:
+    """Compare without being asked, as far as that is a matter of seconds: all of a small triple, a sample of a large one,
+    and nothing that is still on the Hub."""
     if not refs:
-        yield ["", "", gr.skip(), *cleared]
+        yield Shown(progress="", tiles="", **NOTHING).row()
         return
     try:
         triple = shared.triple(refs)
-        if triple.missing:
-            yield [
-                notice(f"{size(triple.missing)} of weights are still on the Hub. Press Download on the Triple tab."),
-                "",
-                gr.skip(),
-                *cleared,
-            ]
-            return
-        asked = triple.nbytes * len(triple.checkpoints) > AT_ONCE
+        small = triple.nbytes * len(triple.checkpoints) <= AT_ONCE
     except Exception as error:
-        yield [notice(say(error), "error"), "", gr.skip(), *cleared]
+        yield Shown(progress=notice(say(error), "error"), tiles="", **NOTHING).row()
         return
-    if asked:
-        yield [
-            notice("Press Compare to read these checkpoints once and measure every tensor."),
-            "",
-            gr.skip(),
-            *cleared,
-        ]
+    if triple.missing:
+        ask = "Press Compare for a first look at samples of them, or Download on the Triple tab for the exact figures."
+        line = notice(f"{size(triple.missing)} of weights are still on the Hub. {ask}")
+        yield Shown(progress=line, tiles="", **NOTHING).row()
     else:
-        yield from run(shared, refs, measure)
+        yield from run(shared, refs, measure, alpha, None if small else False)
 
 
-def redraw(shared: Shared, refs: Refs, measure: str) -> list[Any]:
-    """The figures of another measure, from the table at hand."""
+def redraw(shared: Shared, refs: Refs, measure: str, alpha: object) -> list[Any]:
+    """The figures of another measure, from the comparison at hand."""
     try:
-        return figures(shared.table(shared.triple(refs)) if refs else None, measure)
+        found = shared.comparison(shared.triple(refs), number(alpha, "α for rounding", -10, 10)) if refs else None
+        return figures(found, measure)
     except Exception as error:
-        return [notice(say(error), "error"), None, None]
+        return [notice(say(error), "error"), None, None, None, None]

@@ -4,9 +4,8 @@ import html
 import math
 from collections.abc import Sequence
 
-import pandas as pd
-
-from analysis.geometry import MEASURES
+from analysis.comparison import Comparison
+from analysis.measures import MEASURES, written
 from transfer.chat import Answer
 from transfer.plane import LABELS, SYMBOLS, Mix
 from transfer.triple import Finding, Triple, size
@@ -56,17 +55,21 @@ def findings(found: Sequence[Finding]) -> str:
     return f'<ul class="ts-findings">{rows}</ul>'
 
 
-def tiles(total: pd.Series) -> str:
-    """The totals of a comparison, each with what it tells."""
+def tiles(found: Comparison) -> str:
+    """The totals of a comparison, each with its interval, where it was sampled, and with what it tells."""
     names = ["relative", "norm_delta", "norm_shift", "cos_shift", "cos_reference", "best_alpha", "lost"]
+    widths = found.widths(["all"]).iloc[0]
     out = []
     for name in names:
-        value = float(total[name])
+        value, width = float(found.total[name]), float(widths[name])
         if math.isnan(value):
             continue
-        label, hint = MEASURES[name]
-        shown = f"{value:.1%}" if name in ("relative", "lost") else f"{value:.3g}"
-        out.append(f'<div class="ts-tile"><span>{mathy(label)}</span><b>{shown}</b><small>{mathy(hint)}</small></div>')
+        shown = MEASURES[name]
+        margin = f" <i>± {written(name, width)}</i>" if width > 0 else ""
+        out.append(
+            f'<div class="ts-tile"><span>{mathy(shown.label)}</span><b>{written(name, value)}{margin}</b>'
+            f"<small>{mathy(shown.about)}</small></div>"
+        )
     return f'<div class="ts-tiles">{"".join(out)}</div>'
 
 

@@ -50,14 +50,12 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             shown.select(None, None, None, js=RESIZE, **private)
 
         # Triple: a preset fills the form; what the form says is checked; what fits is compared.
-        drawn = [
-            compared.progress, compared.tiles, compared.hint, compared.heat, compared.lines, compared.table, compared.save, first.plane,
-        ]  # fmt: skip
+        drawn = [*compared.results, first.plane]
         checked: dict[str, Any] = {
             "fn": partial(triple.check, shared), "inputs": first.refs, "outputs": [refs, first.report, first.download],
         }  # fmt: skip
         then_compare: dict[str, Any] = {
-            "fn": partial(compare.first, shared), "inputs": [refs, compared.measure], "outputs": drawn,
+            "fn": partial(compare.first, shared), "inputs": [refs, compared.measure, compared.alpha], "outputs": drawn,
         }  # fmt: skip
         filled = first.preset.input(partial(triple.fill, presets), first.preset, [first.about, *first.refs], **private)
         comparing: list[Any] = []
@@ -81,14 +79,17 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         ended.then(**checked, **private)
 
         # Compare
-        running = compared.compare.click(
-            partial(compare.run, shared), [refs, compared.measure], drawn, concurrency_id="compare", **private
-        )
-        compared.stop.click(lambda: "", None, compared.progress, cancels=[running, *comparing], **private)
+        asked_alpha = [refs, compared.measure, compared.alpha]
+        again: dict[str, Any] = {"fn": partial(compare.run, shared), "inputs": asked_alpha, "outputs": drawn}
+        comparing += [
+            pressed(**again, concurrency_id="compare", **private)
+            for pressed in (compared.compare.click, compared.alpha.submit)
+        ]
+        compared.stop.click(lambda: "", None, compared.progress, cancels=comparing, **private)
         compared.measure.input(
             partial(compare.redraw, shared),
-            [refs, compared.measure],
-            [compared.hint, compared.heat, compared.lines],
+            asked_alpha,
+            compared.drawn,
             **private,
         )
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pandas as pd
-
+from analysis.comparison import Comparison
 from transfer.checkpoint import Checkpoint, find_folder, open_folder
 from transfer.errors import CheckpointError, TripleError
 from transfer.hub import HOSTED, looks_like_hub_id, open_hub
@@ -79,7 +78,7 @@ class Shared:
     turns: dict[str, object] = field(default_factory=dict)  # session → its latest question; an older one falls silent
     _triples: Shelf = field(default_factory=lambda: Shelf(32))
     _prompters: Shelf = field(default_factory=lambda: Shelf(8))
-    _tables: Shelf = field(default_factory=lambda: Shelf(16))
+    _comparisons: Shelf = field(default_factory=lambda: Shelf(16))
 
     def triple(self, refs: Mapping[str, str]) -> Triple:
         """The opened triple of these references. Raises TransferscopeError."""
@@ -104,9 +103,11 @@ class Shared:
     def prompter(self, triple: Triple) -> Prompter:
         return self._prompters.get(triple.identity, lambda: Prompter(triple))
 
-    def table(self, triple: Triple) -> pd.DataFrame | None:
-        """The tensor table of a comparison made before."""
-        return self._tables.peek(triple.identity)
+    def comparison(self, triple: Triple, alpha: float) -> Comparison | None:
+        """The best comparison made before, exact or sampled."""
+        return self._comparisons.peek((triple.identity, alpha, True)) or self._comparisons.peek(
+            (triple.identity, alpha, False)
+        )
 
-    def keep(self, triple: Triple, table: pd.DataFrame) -> None:
-        self._tables.get(triple.identity, lambda: table)
+    def keep(self, triple: Triple, found: Comparison) -> None:
+        self._comparisons.get((triple.identity, found.alpha, found.exact), lambda: found)

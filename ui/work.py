@@ -75,10 +75,10 @@ def notice(text: str, level: str = "note") -> str:
     return f'<div class="ts-notice ts-{level}" role="status">{html.escape(text)}</div>'
 
 
-def progress_bar(done: float, started: float, doing: str) -> str:
+def progress_bar(done: float, started: float, doing: str, forecast: bool = True) -> str:
     """A bar for a share done between 0 and 1, with the time left as the past suggests it."""
     past = time.monotonic() - started
-    left = past / done * (1 - done) if done > 0.02 else None
+    left = past / done * (1 - done) if forecast and done > 0.02 else None
     rest = (
         ""
         if left is None or done >= 1

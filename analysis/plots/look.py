@@ -18,6 +18,11 @@ DIVERGING = [[0, "#b4561a"], [0.25, "#e8b98a"], [0.5, "#f2f2f5"], [0.75, "#a9a2e
 LINES = ("#8b5cf6", "#3f83d6", "#d08a2c", "#2f9e6e", "#d0487e", "#2aa1b3", "#8a94a6", "#a3822b", "#6b7bd6", "#c0603f")
 
 
+def mathy(symbol: str) -> str:
+    """m'_s with its subscript set as one, in the markup that plotly knows."""
+    return symbol.replace("_s", "<sub>s</sub>").replace("_t", "<sub>t</sub>")
+
+
 def dressed(figure: go.Figure, height: int, **layout) -> go.Figure:
     """The look that all figures share."""
     figure.update_layout(

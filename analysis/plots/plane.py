@@ -70,6 +70,21 @@ def plane_figure(total: pd.Series) -> go.Figure:
             hovertemplate=f"nearest to {LABELS['target_tuned']}: α = {nearest:.2f}, β = {ahead:.2f}<br>{away}<extra></extra>",
             showlegend=False,
         )
+    best = float(total["best_alpha"])
+    if np.isfinite(best):
+        star = up + best * out
+        figure.add_scatter(
+            x=[star[0]],
+            y=[star[1]],
+            mode="markers",
+            marker={"symbol": "star", "size": 15, "color": "#f2b632", "line": {"width": 1, "color": "#8a5a00"}},
+            hovertemplate=f"best α = {best:.2f}: the merged model nearest to {LABELS['target_tuned']}<br>"
+            f"at α = 1 {total['miss']:.0%} of ‖Δ_t‖ are still to go<extra></extra>",
+            showlegend=False,
+        )
+        figure.add_annotation(
+            x=star[0], y=star[1], text=f"best α {best:.2f}", showarrow=False, xshift=-14, xanchor="right"
+        )
     for middle, text, shift_by in (
         (out / 2, f"Δ {delta:.3g}", {"xshift": -8, "xanchor": "right"}),
         (up / 2, f"δ {shift:.3g}", {"yshift": 12}),

@@ -1,0 +1,148 @@
+"""The first look: estimates from random blocks, and whether their intervals hold as often as they say."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from scipy.stats import binom
+from scipy.stats import t as student
+
+from analysis.geometry import grouped, measure, piece_table, summed, tensor_table, total
+from analysis.gram import gram_pass
+from analysis.sample import blocks, half_widths, sample_pass
+from transfer.errors import Cancelled
+from transfer.plane import ROLES
+from transfer.triple import open_triple
+
+from .test_align import EMBED, copied, rows_of, with_vocabulary
+
+WATCHED = ["norm_base", "norm_delta", "relative", "cos_shift", "cos_reference", "best_alpha", "sign_shift", "lost"]
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """A triple of eight matrices whose rows differ in how far they moved, as a trained model's do."""
+    folder = tmp_path_factory.mktemp("uneven")
+    torch.manual_seed(0)
+    tensors: dict[str, dict[str, torch.Tensor]] = {role: {} for role in ROLES}
+    for layer in range(4):
+        for kind in ("self_attn.q_proj", "mlp.up_proj"):
+            shape = (256, 192)
+            size, tilt = torch.exp(0.35 * torch.randn(256, 1)), 0.5 * torch.randn(256, 1)
+            base, delta, noise, other = (0.02 * torch.randn(shape) for _ in range(4))
+            delta = 0.05 * size * delta
+            shift = 0.1 * size * noise + 0.3 * tilt * delta
+            again = delta + 0.05 * size * other
+            name = f"model.layers.{layer}.{kind}.weight"
+            tensors["source_base"][name] = base
+            tensors["source_tuned"][name] = base + delta
+            tensors["target_base"][name] = base + shift
+            tensors["target_tuned"][name] = base + shift + again
+    for role in ROLES:
+        (folder / role).mkdir()
+        save_file({k: v.bfloat16() for k, v in tensors[role].items()}, folder / role / "model.safetensors")
+        (folder / role / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 7}))
+    return open_triple({role: str(folder / role) for role in ROLES})
+
+
+def groups(pieces: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    return measure(summed(tensor_table(pieces).assign(all=0), by))
+
+
+@pytest.mark.parametrize("by", [["all"], ["tensor"], ["layer", "kind"], ["layer"]])
+def test_intervals_cover_the_truth_as_often_as_they_say(uneven, by):
+    truth = groups(piece_table(gram_pass(uneven)), by)[WATCHED]
+    held = np.zeros(len(WATCHED))
+    tries = 0
+    for seed in range(60):
+        pieces = piece_table(sample_pass(uneven, count=12, size=384, seed=seed))
+        miss = (groups(pieces, by)[WATCHED] - truth).abs()
+        held += (miss <= half_widths(pieces, by)[WATCHED]).sum().to_numpy()
+        tries += len(truth)
+    # Groups of one draw are of different tensors, so draws are independent: binomial around 95 %, give or take.
+    low, high = binom.ppf(1e-4, tries, 0.925) / tries, binom.ppf(1 - 1e-4, tries, 0.965) / tries
+    assert all(low <= share <= high for share in held / tries), dict(zip(WATCHED, held / tries, strict=True))
+
+
+def test_more_blocks_make_narrower_intervals(uneven):
+    few = half_widths(piece_table(sample_pass(uneven, count=8, size=384)), ["all"])[WATCHED]
+    many = half_widths(piece_table(sample_pass(uneven, count=64, size=384)), ["all"])[WATCHED]
+    assert (many < few).all(axis=None)
+
+
+def test_leaving_out_a_block_is_what_the_formula_says(uneven):
+    """The vectorised jackknife against the plain one, block by block, for the cosine of one layer."""
+    pieces = piece_table(sample_pass(uneven, count=6, size=384))
+    layer = pieces[pieces["layer"] == 2]
+    variance, terms = 0.0, []
+    for _, tensor in layer.groupby("tensor"):
+        theta = np.array([grouped(tensor_table(layer.drop(i)), "layer")["cos_shift"].iloc[0] for i in tensor.index])
+        b, f = len(theta), tensor["covered"].sum() / tensor["numel"].iloc[0]
+        terms.append(((1 - f) * (b - 1) / b * ((theta - theta.mean()) ** 2).sum(), b - 1))
+        variance += terms[-1][0]
+    freedom = variance**2 / sum(v**2 / d for v, d in terms)
+    expected = student.ppf(0.975, freedom) * np.sqrt(variance)
+    found = half_widths(pieces, ["layer"]).set_index("layer").loc[2, "cos_shift"]
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_blocks_are_repeatable_and_on_borders(uneven):
+    tensor = uneven.tensors[0]
+    drawn = blocks(tensor, 10, 384)
+    assert drawn == blocks(tensor, 10, 384) and drawn != blocks(tensor, 10, 384, seed=1)
+    assert len(set(drawn)) == 10 and all(start % 384 == 0 and 0 < stop - start <= 384 for start, stop in drawn)
+
+
+def test_small_tensors_are_read_whole_and_exact(triple):
+    found = triple("llama")
+    pieces = piece_table(sample_pass(found, count=4, size=10_000))
+    exact = tensor_table(gram_pass(found))
+    whole = tensor_table(pieces)["covered"] == tensor_table(pieces)["numel"]
+    assert whole.any()
+    there = half_widths(pieces, ["tensor"]).set_index("tensor").loc[exact["tensor"][whole].tolist()]
+    assert (there == 0).all(axis=None)
+
+
+def test_an_exact_tensor_takes_the_place_of_its_blocks(uneven):
+    sampled, exact = list(sample_pass(uneven, count=8, size=384)), list(gram_pass(uneven))
+    done = {g.name: g for g in exact[:3]}
+    mixed = piece_table([*done.values(), *(g for g in sampled if g.name not in done)])
+    widths = half_widths(mixed, ["tensor"]).set_index("tensor")
+    assert (widths.loc[list(done)] == 0).all(axis=None)
+    assert (widths.drop(list(done))["norm_delta"] > 0).all()
+    wide, narrow = half_widths(piece_table(sampled), ["all"]), half_widths(mixed, ["all"])
+    assert narrow["norm_delta"][0] < wide["norm_delta"][0]
+
+
+def test_rows_matched_by_token_are_sampled_by_whole_rows(family, tmp_path):
+    refs = copied(family("llama"), tmp_path)
+    for role, tokens in zip(ROLES, ("abcde", "bcdae", "eabcd", "abcde"), strict=True):
+        with_vocabulary(refs[role], list(tokens), rows_of(list(tokens), 0) + 0.1 * torch.randn(5, 48))
+    found = open_triple(refs)
+    rows = next(t for t in found.tensors if t.name == EMBED)
+    assert rows.grain == 48
+    drawn = blocks(rows, 2, 60)
+    assert all(start % 48 == 0 and stop - start == 48 for start, stop in drawn)
+    whole = total(tensor_table(sample_pass(found, count=1000, size=48)))
+    assert whole["norm_delta"] == pytest.approx(total(tensor_table(gram_pass(found)))["norm_delta"], rel=1e-6)
+
+
+def test_one_block_gives_no_interval(uneven):
+    pieces = piece_table(sample_pass(uneven, count=1, size=384))
+    assert half_widths(pieces, ["all"])[WATCHED].isna().all(axis=None)
+
+
+def test_it_can_be_stopped(uneven):
+    calls = 0
+
+    def tick():
+        nonlocal calls
+        calls += 1
+        if calls > 20:
+            raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        list(sample_pass(uneven, tick, count=30, size=384))
