@@ -100,9 +100,11 @@ def compare(
     sampled: list[TensorGram] = []
     shown = time.monotonic()
     if not exact or nbytes > AT_ONCE:
+        seen = set()
         for gram in sample_pass(triple, tick, alpha):
             sampled.append(gram)
-            if time.monotonic() - shown > BEAT and len(sampled) > tensors:  # every tensor has had its first block
+            seen.add(gram.name)
+            if time.monotonic() - shown > BEAT and len(seen) == tensors:
                 yield Comparison(tuple(sampled), tensors, alpha)
                 shown = time.monotonic()
         yield Comparison(tuple(sampled), tensors, alpha)

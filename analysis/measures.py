@@ -120,4 +120,12 @@ def written(name: str, value: float) -> str:
     """A value of a measure as the page writes it."""
     if value != value:
         return "–"
-    return f"{value:.1%}" if MEASURES[name].form == "share" else f"{value:.3g}"
+    text = f"{value:.1%}" if MEASURES[name].form == "share" else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def margin(name: str, width: float) -> str:
+    """Half an interval beside a value: to two digits; empty where there is none."""
+    if not width > 0:
+        return ""
+    return f"± {100 * width:.2g}%" if MEASURES[name].form == "share" else f"± {width:.2g}"

@@ -55,9 +55,9 @@ def shapes(c: dict) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "lm_head.weight", (c["vocab_size"], hidden)
 
 
-def family(billions: float, shard: int = 250_000_000) -> dict[str, str]:
+def family(billions: float, shard: int = 250_000_000, home: Path | None = None) -> dict[str, str]:
     """role → folder of four checkpoints of about that many parameters, made where they are not there yet."""
-    home = CACHE / f"{billions:g}B"
+    home = home or CACHE / f"{billions:g}B"
     if not (home / "done").exists():
         shutil.rmtree(home, ignore_errors=True)
         c = config(billions)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import synthetic
 from ui.presets import read_suggestions
 
 from . import running
@@ -150,9 +151,28 @@ def test_the_whole_journey(chromium, server, tmp_path):
         page.locator("#measure input").click()
         page.get_by_role("option", name="cos(Δ, δ)").click()
         page.wait_for_function("document.querySelector('#lines .ytitle')?.textContent.includes('cos(Δ, δ)')")
+        page.get_by_text("Every tensor, as a table").click()
         with page.expect_download() as got:
             page.locator("#save-table").click()
         assert Path(got.value.path()).read_text().startswith("tensor,layer,kind")
+
+        # A click on a cell opens its tensor: spectrum, shared directions, entries; the fingerprints answer too.
+        page.evaluate("window.scrollTo(0, 0)")
+        cell = page.locator("#heat .nsewdrag").first.bounding_box()
+        page.mouse.click(cell["x"] + 0.6 * cell["width"], cell["y"] + 0.06 * cell["height"])
+        page.wait_for_function(
+            "document.querySelector('#spectrum-told').innerText.includes('layers.2.self_attn.q_proj')"
+        )
+        assert page.locator("#tensor input").input_value() == "model.layers.2.self_attn.q_proj.weight"
+        assert "stable rank" in page.locator("#spectrum-told").inner_text()
+        for name in ("#spectrum", "#overlap", "#entries"):
+            page.wait_for_selector(f"{name} .js-plotly-plot .main-svg")
+        page.locator("#side").get_by_text("right").click()
+        page.wait_for_function("document.querySelector('#overlap .xtitle')?.textContent.includes('right')")
+        page.get_by_text("Is it really a child of this base?").click()
+        page.locator("#fingerprints").click()
+        page.wait_for_selector("#kinship .ts-ok")
+        assert "one lineage" in page.locator("#kinship").inner_text()
 
         # Sweep, short, and the best step marked.
         tab(page, "Sweep")
@@ -181,11 +201,49 @@ def test_the_whole_journey(chromium, server, tmp_path):
         tab(page, "Compare")
         page.wait_for_function(FITTING)
         tab(page, "Triple")
+        assert "unrelated in weights to the source base" in page.locator("#kin .ts-warning").inner_text()
         page.locator("#ref-target_base textarea, #ref-target_base input").first.fill("/no/such/folder")
         page.locator("#check").click()
         page.wait_for_selector("#report .ts-error")
         assert "There is no folder /no/such/folder" in page.locator("#report").inner_text()
         assert fits(page)
+
+
+def test_a_larger_triple_is_sampled_first_and_then_read_whole(chromium, server, tmp_path):
+    address, _ = server
+    refs = synthetic.family(
+        0.01, home=tmp_path
+    )  # one layer and two matrices of words: 180 million weights a checkpoint
+    with opened(chromium, address, 1440, 900) as page:
+        for role, ref in refs.items():
+            page.locator(f"#ref-{role} textarea, #ref-{role} input").first.fill(ref)
+        tab(page, "Compare")
+        page.evaluate(
+            """() => { window.seen = []; new MutationObserver(() => window.seen.push(
+                document.querySelector('#compare-progress').innerText + '|' + document.querySelector('#tiles').innerText))
+                .observe(document.body, {subtree: true, childList: true, characterData: true}) }"""
+        )
+        tab(page, "Triple")
+        page.locator("#check").click()
+        page.wait_for_function("document.querySelector('#kin').innerText.includes('relative distance 0.03')")
+        tab(page, "Compare")
+        page.wait_for_function("!document.querySelector('#tiles').innerText.includes('±')")
+        seen = page.evaluate("window.seen")
+        assert any("95 % intervals" in text and "±" in text for text in seen)
+        assert "3.0%" in page.locator("#tiles").inner_text()
+
+        # The α at which rounding is looked at: what is none is a sentence, another one is another comparison.
+        alpha = page.locator("#rounding-alpha input")
+        alpha.fill("0")
+        page.locator("#compare").click()
+        page.wait_for_selector("#compare-progress .ts-error")
+        assert "must not be 0" in page.locator("#compare-progress").inner_text()
+        alpha.fill("0.1")
+        page.locator("#compare").click()
+        page.wait_for_selector("#heat .js-plotly-plot .heatmaplayer")
+        page.locator("#measure input").click()
+        page.get_by_role("option", name="rounding / ‖αΔ‖").click()
+        page.wait_for_function("document.querySelector('#lines .ytitle')?.textContent.includes('rounding')")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -40,6 +40,12 @@ class Aligned:
     def numel(self) -> int:
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def grain(self) -> int:
+        """Elements that are read together: a row, where rows have been matched by token; else one."""
+        by_row = any(part.rows is not None for part in self.parts.values())
+        return self.numel // self.shape[0] if by_row else 1
+
 
 @dataclass(frozen=True)
 class Alignment:

@@ -20,7 +20,7 @@ def compiled(function=None, *, exact=False):
     """
 
     def decorate(python):
-        options = {"nogil": True, "fastmath": False if exact else {"reassoc", "contract", "nsz"}}
+        options: dict[str, Any] = {"nogil": True, "fastmath": False if exact else {"reassoc", "contract", "nsz"}}
         try:
             return njit(python, cache=True, **options)
         except RuntimeError:  # neither a home nor a folder that can be written

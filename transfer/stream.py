@@ -7,8 +7,9 @@ here and above: it yields as it goes, and closing it cancels it.
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from .checkpoint import Checkpoint, TensorInfo
 from .errors import Cancelled, ReadError
 from .once import Once
 from .plane import Mix
+from .pull import AVAILABLE
 from .quant import dequantise
 from .ranges import CONNECTIONS, RemoteFile
 
@@ -31,9 +33,19 @@ TORCH = {
     "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
+BARE = {"BF16": np.uint16, "F32": np.float32, "F64": np.float64}  # as compiled code takes them: bfloat16 by its bits
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Open files (int32), the byte in each at which to begin (int64), and the dtype that all of them hold."""
+
+    files: np.ndarray
+    offsets: np.ndarray
+    dtype: type
 
 
 class Reader:
@@ -125,10 +137,7 @@ class Reader:
         while done < len(view):
             got = os.preadv(file, [view[done:]], offset + done)
             if got <= 0:
-                raise ReadError(
-                    f"{self.checkpoints[role].folder / info.file} ended inside tensor {info.name}: it was changed while "
-                    "being read. Fetch it again."
-                )
+                raise self.short(role, info)
             done += got
         return out
 
@@ -146,16 +155,42 @@ class Reader:
                 out[first * columns : last * columns] = run
         return out
 
-    def chunks(self, tensor: Aligned, roles: Iterable[str]) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
-        """The tensor piece by piece: where a piece lies in the flat merged tensor, and each role's part of it."""
+    def chunks(
+        self, tensor: Aligned, roles: Iterable[str], start: int = 0, stop: int | None = None, step: int = CHUNK
+    ) -> Iterator[tuple[slice, dict[str, torch.Tensor]]]:
+        """The tensor, or its elements [start, stop), piece by piece: where a piece lies in the flat merged tensor, and
+        each role's part of it. Pieces have about `step` elements. See `grain` for where a span may begin."""
         parts = {role: tensor.parts[role] for role in roles}
-        by_row = any(part.rows is not None for part in parts.values())
-        columns = tensor.numel // tensor.shape[0] if by_row else 1
-        length, step = (tensor.shape[0], max(1, CHUNK // columns)) if by_row else (tensor.numel, CHUNK)
-        for start in range(0, length, step):
-            stop = min(start + step, length)
-            where = slice(start * columns, stop * columns)
-            yield where, {role: self.read_part(role, part, columns, start, stop) for role, part in parts.items()}
+        columns = tensor.grain
+        last = (tensor.numel if stop is None else stop) // columns
+        rows = max(1, step // columns)
+        for first in range(start // columns, last, rows):
+            end = min(first + rows, last)
+            where = slice(first * columns, end * columns)
+            yield where, {role: self.read_part(role, part, columns, first, end) for role, part in parts.items()}
+
+    def direct(self, tensor: Aligned, roles: Sequence[str], start: int) -> Direct | None:
+        """Where compiled code can read element `start` and what follows by itself; None where it cannot: parts on the
+        Hub or dequantised, rows matched by token, dtypes that differ or that numpy lacks. Raises ReadError."""
+        self._go_on()
+        parts = [tensor.parts[role] for role in roles]
+        infos = [part.info for part in parts]
+        dtype = infos[0].dtype
+        if not AVAILABLE or any(p.rows is not None or p.info.scale or p.info.dtype != dtype for p in parts):
+            return None
+        files = [self._open(role, info.file) for role, info in zip(roles, infos, strict=True)]
+        if dtype not in BARE or not all(isinstance(file, int) for file in files):
+            return None
+        width = np.dtype(BARE[dtype]).itemsize
+        offsets = np.array([info.offset + start * width for info in infos], np.int64)
+        return Direct(np.array(files, np.int32), offsets, BARE[dtype])
+
+    def short(self, role: str, info: TensorInfo) -> ReadError:
+        """The sentence for a file that ends before its header says."""
+        return ReadError(
+            f"{self.checkpoints[role].folder / info.file} ended inside tensor {info.name}: it was changed while being "
+            "read. Fetch it again."
+        )
 
     def mixed(self, tensor: Aligned, mix: Mix) -> Iterator[tuple[slice, torch.Tensor]]:
         """The tensor at a point, piece by piece, in the merged dtype."""

@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from analysis.comparison import compare as comparisons
+from analysis.spectrum import spectra, spectra_table
 from analysis.sweep import best, steps, sweep
 from transfer.chat import Sampling, answer
 from transfer.errors import TransferscopeError
@@ -15,6 +16,7 @@ from .chat import ORDER
 from .inputs import number, whole, words
 from .presets import default_text
 from .shared import Shared
+from .spectrum import piece
 from .sweep import chosen_task
 from .work import say
 
@@ -62,6 +64,15 @@ def build(shared: Shared) -> None:
             "interval": clean(found.widths(["all"]).drop(columns="all").iloc[0].to_dict()),
             "tensors": [clean(row) for row in found.frame().to_dict("records")],
         }
+
+    def spectrum(
+        source_base: str, source_tuned: str, target_base: str, target_tuned: str = "", tensor: str = "", exact: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """One weight matrix: singular values of Δ and of δ, ranks, directions shared, intruder dimensions."""
+        triple = shared.here(refs_of(source_base, source_tuned, target_base, target_tuned))
+        (found,) = spectra(triple, [piece(triple, words(tensor, "tensor", 400))], True if exact else None)
+        values = {name: {"values": s.values.tolist(), "errors": s.errors.tolist()} for name, s in found.spectra.items()}
+        return {**clean(spectra_table([found]).iloc[0].to_dict()), "singular_values": values}
 
     def score(
         source_base: str, source_tuned: str, target_base: str, target_tuned: str = "", path: str = "strength", start: float = 0.0,
@@ -111,7 +122,13 @@ def build(shared: Shared) -> None:
             for name, a in zip(names, final, strict=True)
         }
 
-    for name, function in {"preflight": preflight, "compare": compare, "sweep": score, "ask": ask}.items():
+    for name, function in {
+        "preflight": preflight,
+        "compare": compare,
+        "spectrum": spectrum,
+        "sweep": score,
+        "ask": ask,
+    }.items():
         gr.api(plain_errors(function), api_name=name, concurrency_limit=2)
 
 

@@ -10,23 +10,24 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison import Comparison, compare
+from analysis.lineage import kinships
 from analysis.measures import MEASURES
 from analysis.plots import geometry as plots
 from analysis.plots.plane import plane_figure
 from transfer.align import listed
 from transfer.errors import PointError
 from transfer.plane import LABELS, ROLES
-from transfer.triple import Triple, size
+from transfer.triple import Finding, Triple, size
 
 from .fields import figure
 from .inputs import number
-from .markup import mathy, tiles
+from .markup import findings, mathy, plain, tiles
 from .scratch import scratch
 from .shared import Shared
 from .triple import Refs
 from .work import background, notice, progress_bar, say
 
-AT_ONCE = 2_000_000_000  # bytes of checkpoints that are read whole without being asked
+AT_ONCE = 4_000_000_000  # bytes of checkpoints that are read whole without being asked
 REDRAWN = 3.0  # seconds between two drawings of the figures while exact ones come in
 
 
@@ -63,7 +64,10 @@ def build() -> CompareTab:
     """Lay the tab's first part out; one tensor's part is spectrum.build."""
     with gr.Row(elem_classes="ts-bar"):
         measure = gr.Dropdown(
-            [(m.label, name) for name, m in MEASURES.items()], value="relative", label="Measure", elem_id="measure"
+            [(plain(m.label), name) for name, m in MEASURES.items()],
+            value="relative",
+            label="Measure",
+            elem_id="measure",
         )
         alpha = figure(
             1.0, label="α for rounding", minimum=-10, maximum=10, step=0.1, elem_id="rounding-alpha", min_width=130
@@ -83,7 +87,7 @@ def build() -> CompareTab:
             kinds = gr.Plot(label="How each kind is spread over the layers", elem_id="kinds")
         with gr.Column(min_width=340):
             outside = gr.Plot(label="Outside the layers: embedding, head and the rest", elem_id="outside")
-    with gr.Accordion("Every tensor", open=False):
+    with gr.Accordion("Every tensor, as a table", open=False):
         table = gr.Dataframe(interactive=False, max_height=420, elem_id="tensors", show_label=False)
         save = gr.DownloadButton("Download the table (CSV)", size="sm", elem_id="save-table")
     return CompareTab(compare_, stop, alpha, progress, told, measure, hint, heat, lines, kinds, outside, table, save)
@@ -115,24 +119,26 @@ def figures(found: Comparison | None, measure: str) -> list[Any]:
 
 
 class Shown:
-    """Values for CompareTab.results and the plane, of which most are left as they are most of the time."""
+    """Values for CompareTab.results, the plane and the kinship, of which most are left as they are most of the time."""
 
     def __init__(self, **values: Any):
         self.values = values
 
     def row(self) -> list[Any]:
         drawn = self.values.get("drawn", [gr.skip()] * 5)
-        rest = {name: self.values.get(name, gr.skip()) for name in ("progress", "tiles", "table", "save", "plane")}
-        return [rest["progress"], rest["tiles"], *drawn, rest["table"], rest["save"], rest["plane"]]
+        rest = {
+            name: self.values.get(name, gr.skip()) for name in ("progress", "tiles", "table", "save", "plane", "kin")
+        }
+        return [rest["progress"], rest["tiles"], *drawn, rest["table"], rest["save"], rest["plane"], rest["kin"]]
 
 
-NOTHING = {"drawn": [gr.skip(), None, None, None, None], "table": None, "plane": None}
+NOTHING = {"drawn": [gr.skip(), None, None, None, None], "table": None, "plane": None, "kin": ""}
 
 
 def run(shared: Shared, refs: Refs, measure: str, alpha: object, exact: bool | None = None) -> Iterator[list[Any]]:
     """Compare: a sampled first look within a second or so, then the exact figures as they come.
 
-    Yields values for CompareTab.results and the plane.
+    Yields values for CompareTab.results, the plane and the kinship.
     """
     try:
         triple = shared.triple(refs)
@@ -154,7 +160,11 @@ def run(shared: Shared, refs: Refs, measure: str, alpha: object, exact: bool | N
                 yield Shown(
                     progress=doing(found, start),
                     tiles=tiles(found),
-                    **({"drawn": figures(found, measure), "plane": plane_figure(found.total)} if again else {}),
+                    **(
+                        {"drawn": figures(found, measure), "plane": plane_figure(found.total), "kin": kin(found)}
+                        if again
+                        else {}
+                    ),
                 ).row()
             if found is None:
                 raise PointError("These checkpoints have no tensor that fine-tuning could have changed.")
@@ -167,9 +177,16 @@ def run(shared: Shared, refs: Refs, measure: str, alpha: object, exact: bool | N
             table=frame.round(5).drop(columns=[c for c in frame if frame[c].isna().all()]),
             save=saved(triple, frame),
             plane=plane_figure(found.total),
+            kin=kin(found),
         ).row()
     except Exception as error:
         yield Shown(progress=notice(say(error), "error"), tiles="", **NOTHING).row()
+
+
+def kin(found: Comparison) -> str:
+    """What the weights say of each child and its parent, as further lines of the preflight."""
+    levels = {"same": "note", "near": "ok", "far": "warning", "unrelated": "warning", "unknown": "note"}
+    return findings([Finding(levels[k.verdict], k.sentence) for k in kinships(found.gram)])
 
 
 def doing(found: Comparison, start: float) -> str:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from analysis.comparison import Comparison
-from analysis.measures import MEASURES, written
+from analysis.measures import MEASURES, margin, written
 from transfer.chat import Answer
 from transfer.plane import LABELS, SYMBOLS, Mix
 from transfer.triple import Finding, Triple, size
@@ -34,6 +34,11 @@ HERO = """
 def mathy(symbol: str) -> str:
     """m'_s with its subscript set as one."""
     return html.escape(symbol, quote=False).replace("_s", "<sub>s</sub>").replace("_t", "<sub>t</sub>")
+
+
+def plain(symbol: str) -> str:
+    """The same where no markup is taken: a subscript of its own character."""
+    return symbol.replace("_s", "ₛ").replace("_t", "ₜ")
 
 
 def report(triple: Triple) -> str:
@@ -65,9 +70,8 @@ def tiles(found: Comparison) -> str:
         if math.isnan(value):
             continue
         shown = MEASURES[name]
-        margin = f" <i>± {written(name, width)}</i>" if width > 0 else ""
         out.append(
-            f'<div class="ts-tile"><span>{mathy(shown.label)}</span><b>{written(name, value)}{margin}</b>'
+            f'<div class="ts-tile"><span>{mathy(shown.label)}</span><b>{written(name, value)} <i>{margin(name, width)}</i></b>'
             f"<small>{mathy(shown.about)}</small></div>"
         )
     return f'<div class="ts-tiles">{"".join(out)}</div>'

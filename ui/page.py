@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from . import api, chat, compare, export, sweep, triple
+from . import api, chat, compare, export, spectrum, sweep, triple
 from .markup import EMPTY_PANES, HERO
 from .presets import CUSTOM, read_presets, read_suggestions
 from .shared import Shared
@@ -32,6 +32,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
                 first = triple.build(presets, [s.prompt for s in suggestions[:QUESTIONS]])
             with gr.Tab("Compare", id="compare") as compare_tab:
                 compared = compare.build()
+                looked = spectrum.build()
             with gr.Tab("Sweep", id="sweep") as sweep_tab:
                 swept = sweep.build()
             with gr.Tab("Chat", id="chat"):
@@ -50,12 +51,24 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             shown.select(None, None, None, js=RESIZE, **private)
 
         # Triple: a preset fills the form; what the form says is checked; what fits is compared.
-        drawn = [*compared.results, first.plane]
+        drawn = [*compared.results, first.plane, first.kin]
         checked: dict[str, Any] = {
             "fn": partial(triple.check, shared), "inputs": first.refs, "outputs": [refs, first.report, first.download],
         }  # fmt: skip
         then_compare: dict[str, Any] = {
             "fn": partial(compare.first, shared), "inputs": [refs, compared.measure, compared.alpha], "outputs": drawn,
+        }  # fmt: skip
+        choosing = [
+            looked.tensor,
+            *looked.figures,
+            looked.layers,
+            looked.layers_told,
+            looked.table,
+            looked.save,
+            looked.kinship_told,
+        ]
+        looking: dict[str, Any] = {
+            "inputs": [refs, looked.tensor, looked.side], "outputs": looked.figures, "concurrency_limit": 2, "concurrency_id": "spectrum",
         }  # fmt: skip
         filled = first.preset.input(partial(triple.fill, presets), first.preset, [first.about, *first.refs], **private)
         comparing: list[Any] = []
@@ -64,6 +77,8 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             opened.then(lambda: EMPTY_PANES, None, asked.panes, **private)
         for opened in (page.load(**checked, **private), *changed):
             comparing.append(opened.then(**then_compare, concurrency_limit=2, concurrency_id="compare", **private))
+            chosen = opened.then(partial(spectrum.choices, shared), refs, choosing, **private)
+            comparing.append(chosen.then(fn=partial(spectrum.glance, shared), **looking, **private))
             opened.then(
                 lambda r: [gr.update(visible=chat.is_pocket(r))] * 2, refs, [asked.chips, first.tryout], **private
             )
@@ -92,6 +107,28 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             compared.drawn,
             **private,
         )
+
+        # One tensor, whole layers, lineage
+        def name_of(event: gr.EventData) -> str:
+            return str(event.tensor)
+
+        look = partial(spectrum.run, shared)
+        deciding: list[Any] = [
+            looked.look.click(fn=look, **looking, **private),
+            looked.tensor.input(fn=look, **looking, **private),
+            looked.exactly.click(fn=partial(look, exact=True), **looking, **private),
+        ]
+        clicked = looked.listener.select(name_of, None, looked.tensor, **private)
+        clicked.then(None, None, None, js=spectrum.SCROLL, **private)
+        deciding.append(clicked.then(fn=look, **looking, **private))
+        looked.side.input(partial(spectrum.turn, shared), [refs, looked.tensor, looked.side], looked.overlap, **private)
+        spread = [looked.layers_told, looked.table, looked.save]
+        together: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "spectrum"}
+        layered = partial(spectrum.run_layers, shared)
+        deciding.append(looked.measure.click(layered, [refs, looked.layers], spread, **together, **private))
+        printed = partial(spectrum.run_fingerprints, shared)
+        deciding.append(looked.kinship.click(printed, refs, looked.kinship_told, **together, **private))
+        looked.stop.click(stopped("Stopped."), None, looked.told, cancels=deciding, **private)
 
         # Sweep
         swept.task.input(lambda name: gr.update(visible=name == sweep.OWN_TASK), swept.task, swept.file, **private)

@@ -78,6 +78,7 @@ class Shared:
     turns: dict[str, object] = field(default_factory=dict)  # session → its latest question; an older one falls silent
     _triples: Shelf = field(default_factory=lambda: Shelf(32))
     _prompters: Shelf = field(default_factory=lambda: Shelf(8))
+    _looks: Shelf = field(default_factory=lambda: Shelf(64))
     _comparisons: Shelf = field(default_factory=lambda: Shelf(16))
 
     def triple(self, refs: Mapping[str, str]) -> Triple:
@@ -111,3 +112,10 @@ class Shared:
 
     def keep(self, triple: Triple, found: Comparison) -> None:
         self._comparisons.get((triple.identity, found.alpha, found.exact), lambda: found)
+
+    def looked(self, key: Hashable) -> Any | None:
+        """What was found on one tensor before."""
+        return self._looks.peek(key)
+
+    def look(self, key: Hashable, found: Any) -> None:
+        self._looks.get(key, lambda: found)

@@ -14,7 +14,7 @@ from transfer.plane import LABELS, ROLES, SYMBOLS
 from transfer.triple import size
 
 from .inputs import words
-from .markup import report
+from .markup import plain, report
 from .presets import CUSTOM, Preset
 from .shared import Shared
 from .work import background, notice, progress_bar, say
@@ -33,6 +33,7 @@ class TripleTab:
     download: gr.Button
     stop: gr.Button
     report: gr.HTML
+    kin: gr.HTML
     plane: gr.Plot
     shows: list[gr.Button]
     tryout: gr.Column
@@ -53,7 +54,7 @@ def build(presets: list[Preset], questions: list[str]) -> TripleTab:
             boxes = [
                 gr.Textbox(
                     first.refs[role],
-                    label=f"{LABELS[role].capitalize()} {SYMBOLS[role]}"
+                    label=f"{LABELS[role].capitalize()} {plain(SYMBOLS[role])}"
                     + (" (optional yardstick)" if role == "target_tuned" else ""),
                     placeholder=hint,
                     max_length=400,
@@ -68,7 +69,8 @@ def build(presets: list[Preset], questions: list[str]) -> TripleTab:
         with gr.Column(scale=7, min_width=320):
             plane = gr.Plot(label="The transfer plane, to scale", elem_id="plane")
             told = gr.HTML(notice("Reading headers …"), elem_id="report", padding=False)
-    return TripleTab(preset, about, boxes, check, fetch, stop, told, plane, shows, tryout)
+            kin = gr.HTML("", elem_id="kin", padding=False)
+    return TripleTab(preset, about, boxes, check, fetch, stop, told, kin, plane, shows, tryout)
 
 
 def fill(presets: list[Preset], name: str) -> list[Any]:

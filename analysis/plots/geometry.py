@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from ..comparison import Comparison
 from ..geometry import PLACE, measure
-from ..measures import MEASURES, Measure, written
+from ..measures import MEASURES, Measure, margin, written
 from .look import DIVERGING, INK, LINES, SEQUENTIAL, dressed, mathy
 
 KIND_ORDER = ("attn", "self_attn", "linear_attn", "moe", "mlp")  # as data flows through a layer; norms come last
@@ -52,9 +52,9 @@ def cells(found: Comparison, name: str) -> pd.DataFrame:
 def told(row: Any, name: str) -> str:
     """What hovering over one cell says beneath its name."""
     value, width = float(getattr(row, name)), float(row.width)
-    margin = f" ± {written(name, width)}" if width > 0 else " (of one block only)" if np.isnan(width) else ""
+    more_or_less = "(from one block only)" if np.isnan(width) else margin(name, width)
     more = f" and {row.count - 1} like it" if row.count > 1 else ""
-    return f"{row.tensor}{more}<br>{row.shape}<br>{mathy(MEASURES[name].label)} = {written(name, value)}{margin}"
+    return f"{row.tensor}{more}<br>{row.shape}<br>{mathy(MEASURES[name].label)} = {written(name, value)} {more_or_less}"
 
 
 def heat_map(found: Comparison, name: str) -> go.Figure:
@@ -116,10 +116,7 @@ def depth_lines(found: Comparison, name: str) -> go.Figure:
             "width": 3,
             "visible": bool((whole["width"] > 0).any()),
         },
-        text=[
-            written(name, v) + (f" ± {written(name, w)}" if w > 0 else "")
-            for v, w in zip(whole[name], whole["width"], strict=True)
-        ],
+        text=[f"{written(name, v)} {margin(name, w)}" for v, w in zip(whole[name], whole["width"], strict=True)],
         name="whole layer",
         mode="lines+markers",
         line={"width": 3.5, "color": LINES[0]},
@@ -179,10 +176,7 @@ def outside_bars(found: Comparison, name: str) -> go.Figure | None:
             y=labels,
             orientation="h",
             customdata=rows["tensor"],
-            text=[
-                f"{written(name, v)}{f' ± {written(name, w)}' if w > 0 else ''}"
-                for v, w in zip(values, widths, strict=True)
-            ],
+            text=[f"{written(name, v)} {margin(name, w)}" for v, w in zip(values, widths, strict=True)],
             hovertext=[f"{t}<br>{s}" for t, s in zip(rows["tensor"], rows["shape"], strict=True)],
             hovertemplate="%{hovertext}<br>" + mathy(MEASURES[name].label) + " = %{text}<extra></extra>",
             error_x={
