@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import huggingface_hub as hf
+import huggingface_hub.constants  # it comes with the first use otherwise
 
 from transfer import client
 

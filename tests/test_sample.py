@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from scipy.stats import binom
 from scipy.stats import t as student
 
+from analysis.comparison import compare
 from analysis.geometry import grouped, measure, piece_table, summed, tensor_table, total
 from analysis.gram import gram_pass
 from analysis.sample import blocks, half_widths, sample_pass
@@ -17,6 +18,7 @@ from transfer.errors import Cancelled
 from transfer.plane import ROLES
 from transfer.triple import open_triple
 
+from .hub_server import turned_to
 from .test_align import EMBED, copied, rows_of, with_vocabulary
 
 WATCHED = ["norm_base", "norm_delta", "relative", "cos_shift", "cos_reference", "best_alpha", "sign_shift", "lost"]
@@ -146,3 +148,23 @@ def test_it_can_be_stopped(uneven):
 
     with pytest.raises(Cancelled):
         list(sample_pass(uneven, tick, count=30, size=384))
+
+
+def test_what_is_on_the_hub_is_sampled_there(monkeypatch, tmp_path, uneven):
+    """The same blocks as on a disk, by range requests; no file is downloaded and no weight is read twice."""
+    with turned_to(monkeypatch, tmp_path) as hub:
+        refs = {}
+        for role, checkpoint in uneven.checkpoints.items():
+            refs[role] = f"lab/{role.replace('_', '-')}"
+            hub.serve(refs[role], checkpoint.folder)
+        found = open_triple(refs)
+        assert found.missing > 0
+        far, near = (piece_table(sample_pass(t, count=5, size=384)) for t in (found, uneven))
+        order = ["tensor", "g11", "g00"]
+        far, near = (t.sort_values(order, ignore_index=True) for t in (far, near))
+        pd.testing.assert_frame_equal(far, near)
+        *_, first = compare(found)
+        assert not first.exact and first.share < 1 and len(first.table) == len(found.tensors)
+        weights = sum(c.nbytes for c in found.checkpoints.values())
+        assert hub.sent("GET /content/") < weights  # two looks, neither of them whole
+        assert not list((tmp_path / "cache").rglob("*.safetensors"))

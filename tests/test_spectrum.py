@@ -395,7 +395,7 @@ def test_figures_show_every_vector_and_the_errors(triple):
     found = triple("llama")
     chosen = matrices(found)[:1]
     exact, part = (next(spectra(found, chosen, exact, rank=16, with_intruders=False)) for exact in (True, False))
-    assert [t.name for t in spectrum_figure(exact).data] == ["Δ", "δ", "Δ_t"]
+    assert [t.name for t in spectrum_figure(exact).data] == ["Δ", "δ", "Δ<sub>t</sub>"]
     bands = [t for t in spectrum_figure(part).data if t.fill == "toself"]
     assert len(bands) == 3 and all(np.array(t.y).min() > 0 for t in bands)
     assert [t.name for t in overlap_figure(exact, "right").data] == ["Δ, δ", "Δ, Δ_t", "chance"]

@@ -4,9 +4,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..spectrum import Histogram, MatrixSpectra, Spectrum, noise
-from .look import COLOURS, INK, dressed
+from .look import COLOURS, INK, dressed, mathy
 
-SYMBOLS = {"delta": "Δ", "shift": "δ", "reference": "Δ_t", "base": "m_s", "tuned": "m'_s"}
+SYMBOLS = {name: mathy(symbol) for name, symbol in {"delta": "Δ", "shift": "δ", "reference": "Δ_t"}.items()}
 LOOKS = {"delta": COLOURS["merged"], "shift": COLOURS["target_base"], "reference": COLOURS["target_tuned"]}
 MARGIN = {"l": 52, "r": 12, "t": 34, "b": 42}
 
