@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """`form` is how it is written: "share" of 1 as per cent, "signed" between −1 and 1, "number" for the rest.
+    """`form` is how it is written: "share" of 1 as per cent, "signed" between −1 and 1, "strength" as α is, "number" for
+    the rest.
 
     `middle` is the value that tells nothing (a colour scale has its pale middle there); None where more is just more.
     `yardstick` is True where it needs the target fine-tuned model.
@@ -77,7 +78,7 @@ MEASURES: dict[str, Measure] = {
         "best α",
         "The strength that brings the merged model nearest to the target fine-tuned one (least squares).",
         "Nearest in weights need not be best in answers: sweep α around it. Where layers disagree, one α for all is a compromise.",
-        "number",
+        "strength",
         None,
         True,
     ),
@@ -120,8 +121,9 @@ def written(name: str, value: float) -> str:
     """A value of a measure as the page writes it."""
     if value != value:
         return "–"
-    text = f"{value:.1%}" if MEASURES[name].form == "share" else f"{value:.3g}"
-    return text.replace("-", "−")
+    forms = {"share": ".1%", "signed": ".4f", "strength": ".3f", "number": ".3g"}
+    text = format(value, forms[MEASURES[name].form])
+    return text.removeprefix("-") if not text.strip("-0.%") else text.replace("-", "−")
 
 
 def margin(name: str, width: float) -> str:

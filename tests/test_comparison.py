@@ -154,9 +154,9 @@ def test_every_measure_is_found_explained_and_written(triple):
     (only,) = compare(triple("llama"))
     for name, shown in MEASURES.items():
         assert np.isfinite(only.total[name]), name
-        assert shown.about.endswith(".") and shown.hint.endswith(".") and shown.form in ("share", "signed", "number")
+        assert shown.about.endswith(".") and shown.hint.endswith(".") and shown.form in ("share", "signed", "strength", "number")
         assert written(name, float(only.total[name])) not in ("", "nan")
-    assert written("cos_shift", -0.25) == "−0.25" and written("relative", float("nan")) == "–"
+    assert written("cos_shift", -0.25) == "−0.2500" and written("cos_shift", -1e-6) == "0.0000" and written("relative", float("nan")) == "–"
     assert margin("relative", 0.00123) == "± 0.12%" and margin("norm_delta", 0.0) == ""
 
 

@@ -398,7 +398,7 @@ def test_figures_show_every_vector_and_the_errors(triple):
     assert [t.name for t in spectrum_figure(exact).data] == ["Δ", "δ", "Δ<sub>t</sub>"]
     bands = [t for t in spectrum_figure(part).data if t.fill == "toself"]
     assert len(bands) == 3 and all(np.array(t.y).min() > 0 for t in bands)
-    assert [t.name for t in overlap_figure(exact, "right").data] == ["Δ, δ", "Δ, Δ_t", "chance"]
+    assert [t.name for t in overlap_figure(exact, "right").data] == ["Δ, δ", "Δ, Δ<sub>t</sub>", "chance"]
     with Reader(found.checkpoints) as reader:
         drawn = histogram_figure(histogram(reader, chosen[0]))
     density = np.array(drawn.data[0].y) * drawn.data[0].width

@@ -70,7 +70,14 @@ def build() -> CompareTab:
             elem_id="measure",
         )
         alpha = figure(
-            1.0, label="α for rounding", minimum=-10, maximum=10, step=0.1, elem_id="rounding-alpha", min_width=130
+            1.0,
+            label="α for rounding",
+            minimum=-10,
+            maximum=10,
+            step=0.1,
+            elem_id="rounding-alpha",
+            min_width=130,
+            scale=1,
         )
         compare_ = gr.Button("Compare", variant="primary", elem_id="compare")
         stop = gr.Button("Stop", variant="stop", elem_id="stop-compare")

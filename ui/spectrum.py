@@ -66,6 +66,7 @@ class SpectrumPart:
     exactly: gr.Button
     stop: gr.Button
     told: gr.HTML
+    drawn: gr.Row
     spectrum: gr.Plot
     overlap: gr.Plot
     entries: gr.Plot
@@ -80,7 +81,7 @@ class SpectrumPart:
 
     @property
     def figures(self) -> list[Any]:
-        return [self.told, self.spectrum, self.overlap, self.entries, self.exactly]
+        return [self.told, self.drawn, self.spectrum, self.overlap, self.entries, self.exactly]
 
 
 def build() -> SpectrumPart:
@@ -98,7 +99,7 @@ def build() -> SpectrumPart:
         exactly = gr.Button("Exactly", visible=False, elem_id="exactly")
         stop = gr.Button("Stop", variant="stop", elem_id="stop-spectrum")
     told = gr.HTML("", padding=False, elem_id="spectrum-told")
-    with gr.Row(elem_classes="ts-pair"):
+    with gr.Row(visible=False) as drawn:
         with gr.Column(min_width=300):
             spectrum = gr.Plot(label="Singular values", elem_id="spectrum")
         with gr.Column(min_width=300):
@@ -122,7 +123,7 @@ def build() -> SpectrumPart:
         kinship = gr.Button("Compare fingerprints", elem_id="fingerprints")
         kinship_told = gr.HTML("", padding=False, elem_id="kinship")
     return SpectrumPart(
-        listener, tensor, look, exactly, stop, told, spectrum, overlap, entries, side, layers, measure, layers_told, table,
+        listener, tensor, look, exactly, stop, told, drawn, spectrum, overlap, entries, side, layers, measure, layers_told, table,
         save, kinship, kinship_told,
     )  # fmt: skip
 
@@ -135,7 +136,7 @@ def choices(shared: Shared, refs: Refs) -> list[Any]:
         triple = None
     names = [piece.name for piece in matrices(triple)] if triple else []
     layers = sorted({layer for name in names if (layer := place(name.split("[")[0])[0]) is not None})
-    cleared = ["", None, None, None, gr.update(visible=False)]
+    cleared = ["", gr.update(visible=False), None, None, None, gr.update(visible=False)]
     chosen = gr.update(choices=names, value=names[0] if names else None)
     table = [
         gr.update(choices=[str(layer) for layer in layers], value=[]),
@@ -161,7 +162,7 @@ def run(shared: Shared, refs: Refs, name: object, side: str, exact: bool = False
 
     Yields values for SpectrumPart.figures.
     """
-    keep = [gr.skip()] * 4
+    keep = [gr.skip()] * 5
     try:
         triple = shared.here(refs)
         matrix = piece(triple, words(name, "Tensor", 400))
@@ -184,13 +185,14 @@ def run(shared: Shared, refs: Refs, name: object, side: str, exact: bool = False
         matrix_spectra, entries = found
         yield [
             told(matrix_spectra, entries),
+            gr.update(visible=True),
             spectrum_figure(matrix_spectra),
             overlap_figure(matrix_spectra, side if side in ("left", "right") else "left"),
             histogram_figure(entries),
             gr.update(visible=not matrix_spectra.spectra["delta"].exact),
         ]
     except Exception as error:
-        yield [notice(say(error), "error"), None, None, None, gr.update(visible=False)]
+        yield [notice(say(error), "error"), gr.update(visible=False), None, None, None, gr.update(visible=False)]
 
 
 def glance(shared: Shared, refs: Refs, name: object, side: str) -> Iterator[list[Any]]:
@@ -203,7 +205,7 @@ def glance(shared: Shared, refs: Refs, name: object, side: str) -> Iterator[list
     if small:
         yield from run(shared, refs, name, side)
     else:
-        yield [gr.skip()] * 5
+        yield [gr.skip()] * 6
 
 
 def told(found: MatrixSpectra, entries: Histogram) -> str:
