@@ -50,10 +50,11 @@ class TensorGram:
 
 
 def stored(parts: list[torch.Tensor]) -> list[np.ndarray]:
-    """Flat tensors as arrays of one dtype that the kernel takes: the bits of bfloat16, else float32, else float64."""
+    """Flat tensors as arrays of one dtype that the kernel takes: the bits of 16-bit floats, else float32 or float64."""
     dtypes = {part.dtype for part in parts}
-    if dtypes == {torch.bfloat16}:
-        return [part.view(torch.int16).numpy().view(np.uint16) for part in parts]
+    if dtypes == {torch.bfloat16} or dtypes == {torch.float16}:
+        bare = np.uint16 if torch.bfloat16 in dtypes else np.int16
+        return [part.view(torch.int16).numpy().view(bare) for part in parts]
     return [part.to(torch.float64 if torch.float64 in dtypes else torch.float32).numpy() for part in parts]
 
 

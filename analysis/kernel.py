@@ -53,8 +53,21 @@ to_float: Any = intrinsic(_to_float)
 to_bits: Any = intrinsic(_to_bits)
 
 
+@compiled(exact=True)
+def from_f16(bits):
+    """int16, the bits of a float16 → its value as a float32, exactly.
+
+    Shifted into float32's place the exponent is too small by 112; a product mends that, for subnormals too.
+    """
+    low = np.uint32(bits) & np.uint32(0x7FFF)
+    sign = (np.uint32(bits) & np.uint32(0x8000)) << np.uint32(16)
+    finite = to_bits(to_float(low << np.uint32(13)) * np.float32(2.0**112))
+    found = finite if low < np.uint32(0x7C00) else (low << np.uint32(13)) | np.uint32(0x7F800000)
+    return to_float(found | sign)
+
+
 def wide(x):
-    """A stored weight as a float: uint16 are the bits of a bfloat16."""
+    """A stored weight as a float: uint16 are the bits of a bfloat16, int16 those of a float16."""
     raise NotImplementedError  # for compiled code alone
 
 
@@ -62,6 +75,8 @@ def wide(x):
 def _wide(x):
     if x == types.uint16:
         return lambda x: to_float(np.uint32(x) << np.uint32(16))
+    if x == types.int16:
+        return lambda x: from_f16(x)
     return lambda x: x
 
 
@@ -113,7 +128,8 @@ def odd(weights):
 def tally(base, tuned, target, reference, alpha, lacking, out):
     """Add the figures of these weights to `out`, float64 in the order of FIELDS.
 
-    The four arrays are flat, of one length and of one dtype: uint16 (the bits of bfloat16), float32 or float64.
+    The four arrays are flat, of one length and of one dtype: uint16 (the bits of bfloat16), int16 (of float16), float32 or
+    float64.
     `lacking` is LIMITS[merged dtype]. Without m'_t give m_t for it: Δ_t is then zero.
     """
     strength, zero = np.float32(alpha), np.float32(0)

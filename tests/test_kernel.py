@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from analysis.gram import stored
-from analysis.kernel import BLOCK, FIELDS, LIMITS, PAIRS, tally, tally_torch, to_bf16, to_f16
+from analysis.kernel import BLOCK, FIELDS, LIMITS, PAIRS, from_f16, tally, tally_torch, to_bf16, to_f16
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -77,6 +77,13 @@ def test_rounding_to_float16_is_torchs_for_every_float16_and_between():
     for x in (halves, above, between, between * (1 + 1e-6), torch.tensor([65519.0, 65520.0, 1e9, -1e9, 0.0])):
         ours = np.array([to_f16(np.float32(v)) for v in x.numpy()], np.float32)
         assert np.array_equal(ours, x.half().float().numpy())
+
+
+def test_every_float16_is_read_exactly():
+    bits = np.arange(2**16, dtype=np.uint16).view(np.int16)
+    ours = np.array([from_f16(b) for b in bits], np.float32)
+    theirs = bits.view(np.float16).astype(np.float32)
+    assert np.array_equal(ours, theirs, equal_nan=True)
 
 
 @settings(max_examples=50, deadline=None)

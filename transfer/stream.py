@@ -33,7 +33,8 @@ TORCH = {
     "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
-BARE = {"BF16": np.uint16, "F32": np.float32, "F64": np.float64}  # as compiled code takes them: bfloat16 by its bits
+# As compiled code takes them: the 16-bit floats by their bits, told apart by the sign of the integer.
+BARE = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32, "F64": np.float64}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

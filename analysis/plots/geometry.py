@@ -3,6 +3,7 @@
 Every mark that is one tensor carries its name as the first item of its `customdata`, for the page to act on a click.
 """
 
+import html
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..geometry import PLACE, measure
 from ..measures import MEASURES, Measure, margin, written
 from .look import DIVERGING, INK, LINES, SEQUENTIAL, dressed, mathy
 
+BESIDE = ("relative", "cos_shift", "cos_reference", "best_alpha")  # what a hover says beside the chosen measure
 KIND_ORDER = ("attn", "self_attn", "linear_attn", "moe", "mlp")  # as data flows through a layer; norms come last
 
 
@@ -43,7 +45,7 @@ def cells(found: Comparison, name: str) -> pd.DataFrame:
     """One row for each layer and module kind inside the layers: the measure, its interval, and whose it is."""
     inside = found.table["layer"].notna()
     by = ["layer", "kind"]
-    grid = found.grouped(by)[[*by, name]].assign(width=found.widths(by)[name].to_numpy())
+    grid = found.grouped(by)[[*by, *dict.fromkeys([*BESIDE, name])]].assign(width=found.widths(by)[name].to_numpy())
     first = found.table[inside].drop_duplicates(by)[["tensor", "shape", *by]]
     count = found.table[inside].groupby(by, sort=False).size().rename("count").reset_index()
     return grid[grid["layer"].notna()].merge(first, on=by).merge(count, on=by)
@@ -54,7 +56,13 @@ def told(row: Any, name: str) -> str:
     value, width = float(getattr(row, name)), float(row.width)
     more_or_less = "(from one block only)" if np.isnan(width) else margin(name, width)
     more = f" and {row.count - 1} like it" if row.count > 1 else ""
-    return f"{row.tensor}{more}<br>{row.shape}<br>{mathy(MEASURES[name].label)} = {written(name, value)} {more_or_less}"
+    rest = [
+        f"{mathy(MEASURES[n].label)} {written(n, v)}"
+        for n in BESIDE
+        if n != name and np.isfinite(v := float(getattr(row, n)))
+    ]
+    shown = f"<b>{mathy(MEASURES[name].label)} = {written(name, value)}</b> {more_or_less}"
+    return f"{html.escape(row.tensor)}{more}<br>{row.shape}<br>{shown}<br>{' · '.join(rest)}"
 
 
 def heat_map(found: Comparison, name: str) -> go.Figure:

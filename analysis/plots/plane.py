@@ -62,7 +62,9 @@ def plane_figure(total: pd.Series) -> go.Figure:
             x=[there[0]],
             y=[there[1]],
             mode="markers+text",
-            text=[f"  {LABELS['target_tuned'].replace(' ', '<br>  ')},<br>  projected"],
+            text=[
+                f"  {LABELS['target_tuned']},<br>  projected from<br>  {total['off_plane']:.0%} of ‖Δ<sub>t</sub>‖ away"
+            ],
             textposition="middle right",
             textfont={"color": INK},
             cliponaxis=False,

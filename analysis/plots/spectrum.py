@@ -57,7 +57,7 @@ def spectrum_figure(found: MatrixSpectra) -> go.Figure:
     decades = np.log10(max(drawn) / min(drawn)) if drawn else 0
     ticks = {"dtick": "D2"} if decades < 2.5 else {"dtick": max(1, round(decades / 5))}
     figure.update_xaxes(title="index", type="log", dtick=1)
-    figure.update_yaxes(title="singular value", type="log", tickformat=".1g", automargin=True, **ticks)
+    figure.update_yaxes(title="singular value", type="log", tickformat="~g", automargin=True, **ticks)
     return dressed(figure, 320, margin=MARGIN)
 
 
