@@ -6,6 +6,7 @@ TRANSFERSCOPE_HOSTED=1 for a page that strangers use (a Space is one without bei
 
 import logging
 import os
+import threading
 import warnings
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -15,6 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from transformers.utils import logging as transformers_logging
 
+from analysis.kernel import warm
 from ui.page import build
 from ui.theme import CSS, theme
 
@@ -23,6 +25,7 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 logging.getLogger("httpx").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
+threading.Thread(target=warm, daemon=True).start()
 demo = build()
 demo.queue(default_concurrency_limit=8, max_size=64)
 
