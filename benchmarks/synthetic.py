@@ -17,18 +17,18 @@ from transfer.triple import Triple, open_triple
 CACHE = Path(__file__).with_name("cache")
 MOVES = {"source_base": 0.0, "source_tuned": 0.03, "target_base": 0.05, "target_tuned": 0.06}  # of the weights' spread
 SPREAD = 0.02
-VOCABULARY = 32_000
 
 
 def config(billions: float) -> dict:
-    """A Llama's config of about that many parameters: the shape of a 1B model, with as many layers as it takes."""
-    hidden, inner, heads, groups = 2048, 5632, 32, 4
+    """A Llama's config of about that many parameters: the shape of a 1B model, or of a small one, with as many layers as it
+    takes."""
+    hidden, inner, heads, groups, words = (2048, 5632, 32, 4, 32_000) if billions > 0.2 else (512, 1408, 8, 2, 8000)
     attention = 2 * hidden * hidden + 2 * hidden * hidden * groups // heads
     layer = attention + 3 * hidden * inner
-    layers = max(1, round((billions * 1e9 - 2 * VOCABULARY * hidden) / layer))
+    layers = max(1, round((billions * 1e9 - 2 * words * hidden) / layer))
     return {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "intermediate_size": inner,
-        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": groups, "vocab_size": VOCABULARY,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": groups, "vocab_size": words,
         "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
         "hidden_act": "silu", "torch_dtype": "bfloat16", "bos_token_id": 1, "eos_token_id": 2,
     }  # fmt: skip

@@ -24,13 +24,13 @@ from transfer.triple import open_triple
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A triple of 600 MB in all, two matrices of words and one layer."""
-    return open_triple(synthetic.family(0.01, home=tmp_path_factory.mktemp("large")))
+    """A triple of 160 MB in all: more than is read without a sample first."""
+    return open_triple(synthetic.family(0.02, home=tmp_path_factory.mktemp("large")))
 
 
 def test_it_begins_with_a_sample_and_ends_exact(large):
     steps = list(compare(large))
-    assert not steps[0].exact and steps[0].share < 0.05 and len(steps[0].table) == len(large.tensors)
+    assert not steps[0].exact and steps[0].share < 0.1 and len(steps[0].table) == len(large.tensors)
     assert steps[-1].exact and steps[-1].known == len(large.tensors) and steps[-1].share == 1
     assert [s.known for s in steps] == sorted(s.known for s in steps)
     first, last = steps[0], steps[-1]
@@ -49,7 +49,7 @@ def test_a_small_triple_is_read_whole_at_once(triple):
 
 def test_only_a_sample_where_that_is_asked_for(large):
     *_, last = compare(large, exact=False)
-    assert not last.exact and last.share < 0.05
+    assert not last.exact and last.share < 0.1
 
 
 @pytest.mark.parametrize("alpha", [0.0, float("nan"), float("inf"), 11.0])
@@ -85,8 +85,8 @@ def test_memory_stays_small_whatever_the_size(large):
     list(gram_pass(large))
     stop.set()
     watcher.join()
-    assert sum(c.nbytes for c in large.checkpoints.values()) > 500_000_000
-    assert most[0] < 100_000_000
+    assert sum(c.nbytes for c in large.checkpoints.values()) > 150_000_000
+    assert most[0] < 30_000_000
 
 
 def damaged(large, tmp_path: Path) -> dict[str, str]:
@@ -154,9 +154,17 @@ def test_every_measure_is_found_explained_and_written(triple):
     (only,) = compare(triple("llama"))
     for name, shown in MEASURES.items():
         assert np.isfinite(only.total[name]), name
-        assert shown.about.endswith(".") and shown.hint.endswith(".") and shown.form in ("share", "signed", "strength", "number")
+        assert (
+            shown.about.endswith(".")
+            and shown.hint.endswith(".")
+            and shown.form in ("share", "signed", "strength", "number")
+        )
         assert written(name, float(only.total[name])) not in ("", "nan")
-    assert written("cos_shift", -0.25) == "−0.2500" and written("cos_shift", -1e-6) == "0.0000" and written("relative", float("nan")) == "–"
+    assert (
+        written("cos_shift", -0.25) == "−0.2500"
+        and written("cos_shift", -1e-6) == "0.0000"
+        and written("relative", float("nan")) == "–"
+    )
     assert margin("relative", 0.00123) == "± 0.12%" and margin("norm_delta", 0.0) == ""
 
 

@@ -138,9 +138,13 @@ def test_the_whole_journey(chromium, server, tmp_path):
         # Stop in the middle of a long answer: the panes say so.
         page.locator("#max-tokens input[type=number]").fill("1024")
         page.locator("#prompt textarea").fill("Tell")
+        page.evaluate(  # from within: these answers take less time than it does to tell the browser to press
+            """() => new MutationObserver((_, watch) => { if (document.querySelector('.ts-pane .ts-cursor')) {
+                watch.disconnect(); document.querySelector('#stop-chat').click() } })
+                .observe(document.querySelector('#panes'), {subtree: true, childList: true})"""
+        )
         page.locator("#ask").click()
-        page.wait_for_selector(".ts-pane .ts-cursor")
-        page.locator("#stop-chat").click()
+        page.wait_for_function("document.querySelector('.ts-asked b')?.textContent === 'Tell'")
         page.wait_for_function("!document.querySelector('.ts-cursor')")
         assert "stopped" in page.locator(".ts-pane .ts-verdict").all_inner_texts()
 
@@ -230,7 +234,7 @@ def test_a_larger_triple_is_sampled_first_and_then_read_whole(chromium, server, 
         page.wait_for_function("!document.querySelector('#tiles').innerText.includes('±')")
         seen = page.evaluate("window.seen")
         assert any("95 % intervals" in text and "±" in text for text in seen)
-        assert "2.9%" in page.locator("#tiles").inner_text()
+        assert "2.6%" in page.locator("#tiles").inner_text()
 
         # The α at which rounding is looked at: what is none is a sentence, another one is another comparison.
         alpha = page.locator("#rounding-alpha input")
