@@ -14,8 +14,9 @@ from transfer.triple import Triple
 
 from .geometry import PLACE, grouped, matrices, measure, piece_table, summed, tensor_table, total
 from .gram import TensorGram, gram_pass
-from .sample import half_widths, sample_pass
+from .sample import half_widths, sample_pass, strata
 
+LEAST = 1e-3  # |α|: below it αΔ is lost in any 16-bit dtype
 BEAT = 0.4  # seconds between two pictures of a growing comparison
 AT_ONCE = 64_000_000  # bytes in all: less is read whole before a sample would be seen
 
@@ -92,19 +93,22 @@ def compare(
     `exact` None means: where all weights are on this disk. Closing the generator stops the work. Raises ReadError,
     HubError, PointError for an α that is none.
     """
-    if not 0 < abs(alpha) <= LIMIT:
-        raise PointError(f"Rounding is looked at for an α between −{LIMIT:g} and {LIMIT:g} that is not 0.")
+    if not LEAST <= abs(alpha) <= LIMIT:
+        raise PointError(
+            f"Rounding is looked at for an α between −{LIMIT:g} and {LIMIT:g}, and at least {LEAST:g} from 0."
+        )
     exact = not triple.missing if exact is None else exact
     tensors = sum(1 for t in triple.tensors if t.merged and t.numel)
     nbytes = triple.nbytes * len(triple.checkpoints)
     sampled: list[TensorGram] = []
+    among = strata(triple)
     shown = time.monotonic()
     if not exact or nbytes > AT_ONCE:
         seen = set()
-        for gram in sample_pass(triple, tick, alpha):
+        for gram in sample_pass(triple, tick, alpha, among=among):
             sampled.append(gram)
             seen.add(gram.name)
-            if time.monotonic() - shown > BEAT and len(seen) == tensors:
+            if time.monotonic() - shown > BEAT and len(seen) == len(among):
                 yield Comparison(tuple(sampled), tensors, alpha)
                 shown = time.monotonic()
         yield Comparison(tuple(sampled), tensors, alpha)
@@ -113,7 +117,8 @@ def compare(
         for gram in gram_pass(triple, tick, alpha):
             done[gram.name] = gram
             if time.monotonic() - shown > BEAT and sampled:
-                left = (g for g in sampled if g.name not in done)
-                yield Comparison((*done.values(), *left), tensors, alpha)
+                read = {s.name: s for s in among if all(t.name in done for t in s.tensors)}
+                whole = (done[t.name] for s in read.values() for t in s.tensors)
+                yield Comparison((*whole, *(g for g in sampled if g.name not in read)), tensors, alpha)
                 shown = time.monotonic()
         yield Comparison(tuple(done.values()), tensors, alpha)

@@ -13,6 +13,8 @@ import pandas as pd
 from .gram import TensorGram
 from .kernel import FIELDS, MOST, SUMS
 
+NUMBER = re.compile(r"[0-9]{1,6}")
+ANY = "*"  # in the name of a stratum (sample.py): any of the experts
 PLACE = ["tensor", "layer", "kind", "shape", "numel"]
 ADDED = ["numel", "covered", *SUMS]
 
@@ -23,13 +25,13 @@ def place(name: str) -> tuple[int | None, str]:
     Experts of one layer are one kind. The layer is None outside the numbered blocks.
     """
     parts = name.removesuffix(".weight").split(".")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    numbers = [i for i, part in enumerate(parts) if NUMBER.fullmatch(part)]
     tower = next(
         (part for part in parts if "vision" in part or "audio" in part), None
     )  # else its layers mix with the text's
     if not numbers:
         return None, ".".join(parts[-2:] if len(parts) > 2 and parts[-1] == "bias" else parts[-1:])
-    kind = ".".join(part for part in parts[numbers[0] + 1 :] if not part.isdigit())
+    kind = ".".join(part for part in parts[numbers[0] + 1 :] if not NUMBER.fullmatch(part) and part != ANY)
     kind = re.sub(r"^(self_attn|attention|block_sparse_moe)\.", "attn." if "att" in kind else "moe.", kind)
     return int(parts[numbers[0]]), f"{tower}: {kind}" if tower else kind
 

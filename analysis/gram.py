@@ -80,7 +80,7 @@ def span_gram(
                 tally_torch([part.to(device) for part in four], alpha, lacking, figures)
     figures[FIELDS.index("residue")] /= alpha**2
     if tensor.dtype == "F64":  # float32 cannot tell what float64 would lose
-        figures[FIELDS.index("n_lost")] = 0.0
+        figures[FIELDS.index("n_lost")] = figures[FIELDS.index("residue")] = 0.0
     if "target_tuned" not in roles:
         figures[REFERENCE] = np.nan
     return TensorGram(tensor.name, tensor.shape, stop - start, figures)

@@ -28,7 +28,7 @@ SUMS = (
     *(f"g{i}{j}" for i, j in PAIRS),
     "residue",
     "n_unchanged",  # Δ = 0 exactly
-    "n_lost",  # Δ ≠ 0, and m_t + αΔ rounded to the merged dtype is m_t
+    "n_lost",  # Δ ≠ 0, and m_t + αΔ rounded to the merged dtype is m_t rounded to it
     "n_with_shift", "n_against_shift",  # Δ and δ of one sign, of opposite signs
     "n_with_reference", "n_against_reference",  # Δ and Δ_t likewise
     *ODD,  # NaN or infinity in a checkpoint
@@ -101,16 +101,28 @@ def to_f16(x):
     return most if abs(found) > np.float32(65504) else found
 
 
+@compiled(exact=True)
+def rounded(x, lacking):
+    """float32 → the nearest value of the merged dtype, as a float32."""
+    return to_bf16(x) if lacking == 16 else to_f16(x) if lacking == 13 else x
+
+
+@compiled(exact=True)
+def less(a, b):
+    """a − b, which is not to be reordered."""
+    return a - b
+
+
 @compiled
 def rounding(target, delta, alpha, lacking):
     """How many of the changes α·Δ ≠ 0 vanish when m_t + αΔ is rounded, and the square of what rounding does to all."""
     lost, residue = np.uint32(0), np.float32(0)
     for i in range(len(delta)):
-        y = np.float32(wide(target[i]))
-        exact = y + alpha * delta[i]
-        merged = to_bf16(exact) if lacking == 16 else to_f16(exact) if lacking == 13 else exact
-        lost += np.uint32((merged == y) & (delta[i] != np.float32(0)))
-        residue += (merged - exact) * (merged - exact)
+        y, step = np.float32(wide(target[i])), alpha * delta[i]
+        merged, bare = rounded(y + step, lacking), rounded(y, lacking)  # m_t itself may be no value of the merged dtype
+        lost += np.uint32((merged == bare) & (delta[i] != np.float32(0)))
+        error = less(less(merged, y), step)  # in this order: m_t + αΔ in float32 would have been rounded already
+        residue += error * error
     return lost, residue
 
 
@@ -216,14 +228,14 @@ def tally_torch(four: list[torch.Tensor], alpha: float, lacking: int, out: np.nd
     rows = torch.nn.functional.pad(x, (0, -x.shape[1] % BLOCK)).view(4, -1, BLOCK).transpose(0, 1)
     gram = torch.bmm(rows, rows.transpose(1, 2)).double().sum(0)
     _, delta, shift, ahead = x
-    exact = target.float() + alpha * delta
-    merged = exact.to(merged_dtype).float()
+    step = alpha * delta
+    merged, bare = ((target.float() + move).to(merged_dtype).float() for move in (step, torch.zeros_like(step)))
     same, other = delta * shift, delta * ahead
     figures = [
         *(gram[i, j] for i, j in PAIRS),
-        (merged - exact).double().square().sum(),
+        (merged - target.float() - step).double().square().sum(),
         (delta == 0).sum(),
-        ((merged == target.float()) & (delta != 0)).sum(),
+        ((merged == bare) & (delta != 0)).sum(),
         (same > 0).sum(), (same < 0).sum(), (other > 0).sum(), (other < 0).sum(),
         *((~torch.isfinite(v)).sum() for v in values),
     ]  # fmt: skip

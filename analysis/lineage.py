@@ -77,6 +77,17 @@ def kinships(gram: np.ndarray) -> list[Kinship]:
     return [kinship(child, parent, *entries[child]) for child, parent in known]
 
 
+def swapped(gram: np.ndarray) -> str:
+    """A sentence where m'_s lies nearer to m_t than to m_s, ‖Δ − δ‖ < ‖Δ‖; empty where it does not."""
+    delta, nearer = gram[1, 1], gram[1, 1] - 2 * gram[1, 2] + gram[2, 2]
+    if not nearer < delta:
+        return ""
+    return (
+        f"The source fine-tuned model lies nearer to the target base ({math.sqrt(max(nearer, 0)):.3g}) than to the source base "
+        f"({math.sqrt(delta):.3g}). Are the two bases swapped?"
+    )
+
+
 def kinship(child: str, parent: str, norm: float, along: float, moved: float) -> Kinship:
     """One pair's figures and verdict, out of ‖parent‖², ⟨parent, child − parent⟩ and ‖child − parent‖²."""
     own = norm + 2 * along + moved
@@ -87,10 +98,10 @@ def kinship(child: str, parent: str, norm: float, along: float, moved: float) ->
         return Kinship(child, parent, math.nan, math.nan, math.nan, "unknown", sentence)
     distance, cosine = math.sqrt(moved / norm), (norm + along) / math.sqrt(norm * own)
     independent = math.sqrt(1 + own / norm)
-    figures = f"relative distance {distance:.3g}, cosine {cosine:.3f}"
+    figures = f"over the matrices: relative distance {distance:.3g}, cosine {cosine:.3f}"
     one, other = f"The {LABELS[child]} model", f"the {LABELS[parent]}"
     if moved == 0:
-        verdict, sentence = "same", f"{one} has the very weights of {other}."
+        verdict, sentence = "same", f"{one} shows no difference from {other} in the matrices that were read."
     elif cosine >= NEAR_COSINE and distance <= NEAR_DISTANCE:
         verdict = "near"
         sentence = f"{one} lies close to {other} ({figures}), as a child of it or a close kin does."

@@ -228,7 +228,7 @@ def one_of_stack(tensor: Aligned, number: int) -> Aligned:
 def matrices(
     triple: Triple, layers: Collection[int | None] | None = None, kinds: Collection[str] | None = None
 ) -> list[Aligned]:
-    """The merged matrices of a triple, stacks taken apart, in the order of the file.
+    """The merged matrices of a triple, stacks taken apart, in the order of the file; without quantised stacks.
 
     `layers` and `kinds` choose by place, as `geometry.place` tells it; None is all of them.
     """
@@ -236,7 +236,8 @@ def matrices(
     for tensor in triple.tensors:
         layer, kind = place(tensor.name)
         chosen = (layers is None or layer in layers) and (kinds is None or kind in kinds)
-        if chosen and tensor.merged and len(tensor.shape) > 1 and tensor.numel:
+        packed = len(tensor.shape) > 2 and any(part.info.scale for part in tensor.parts.values())
+        if chosen and tensor.merged and len(tensor.shape) > 1 and tensor.numel and not packed:
             found += slices(tensor)
     return found
 

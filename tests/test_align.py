@@ -63,6 +63,8 @@ def rows_of(tokens: list[str], seed: int) -> torch.Tensor:
         ("abc", "abc", "habc"),  # a release that prepends one
         ("abc", "cab", "bca"),  # reordered
         ("abcde", "abc", "abcdefg"),  # larger bases
+        ("abc", "dabc", "abc"),  # a token that fine-tuning put before the others: row −1, then row 0
+        ("bd", "abcde", "ce"),  # rows that are there and rows that are not, by turns
     ],
 )
 def test_rows_are_matched_by_token(family, tmp_path, source, tuned, target):

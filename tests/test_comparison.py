@@ -30,7 +30,7 @@ def large(tmp_path_factory):
 
 def test_it_begins_with_a_sample_and_ends_exact(large):
     steps = list(compare(large))
-    assert not steps[0].exact and steps[0].share < 0.1 and len(steps[0].table) == len(large.tensors)
+    assert not steps[0].exact and steps[0].share < 0.2 and len(steps[0].table) == len(large.tensors)
     assert steps[-1].exact and steps[-1].known == len(large.tensors) and steps[-1].share == 1
     assert [s.known for s in steps] == sorted(s.known for s in steps)
     first, last = steps[0], steps[-1]
@@ -49,7 +49,7 @@ def test_a_small_triple_is_read_whole_at_once(triple):
 
 def test_only_a_sample_where_that_is_asked_for(large):
     *_, last = compare(large, exact=False)
-    assert not last.exact and last.share < 0.1
+    assert not last.exact and last.share < 0.2
 
 
 @pytest.mark.parametrize("alpha", [0.0, float("nan"), float("inf"), 11.0])
@@ -106,7 +106,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_a_sentence(large, tmp_path):
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(ReadError, match=f"{path.name} ended inside tensor .* changed while being read"):
         list(work)
-    with pytest.raises(ReadError, match="ended inside tensor"):
+    with pytest.raises(ReadError, match="has changed since it was checked"):
         list(compare(found, exact=False))
 
 

@@ -64,9 +64,8 @@ def test_what_rounding_loses_is_counted(triple, dtype, alpha):
         target = files["target_base"][g.name]
         kept = (target + alpha * delta).to(dtype).double()
         assert g["n_lost"] == pytest.approx(int(((kept == target) & (delta != 0)).sum()), abs=2)
-        # In units of αΔ; where float32 is the merged dtype its own rounding is not measured.
         residue = float((kept - target - alpha * delta).square().sum()) / alpha**2
-        assert g["residue"] == (0 if dtype == torch.float32 else pytest.approx(residue, rel=2e-3))
+        assert g["residue"] == pytest.approx(residue, rel=0.05 if dtype == torch.float32 else 2e-3)
 
 
 def test_dtypes_may_differ_between_the_checkpoints(family, tmp_path):

@@ -170,6 +170,13 @@ def test_what_passes_is_tried_again(hub, model, remote, where, fault):
     assert remote.read(0, 8) == (model / SINGLE).read_bytes()[:8]
 
 
+def test_where_the_hub_asks_for_a_little_patience_it_gets_it(hub, model, remote):
+    hub.fail(CONTENT, Fault(429, headers={"Retry-After": "1"}), times=1)
+    start = time.monotonic()
+    assert remote.read(500, 1000) == (model / SINGLE).read_bytes()[500:1500]
+    assert time.monotonic() - start >= 1
+
+
 def test_a_short_answer_is_gone_on_from(hub, remote):
     hub.fail(CONTENT, Fault(short=100), times=8)  # more often than one tries in vain
     remote.read(0, 1000)
@@ -185,14 +192,14 @@ def test_a_short_answer_is_gone_on_from(hub, remote):
         (CONTENT, Fault(503), r"an error of its own \(503\) for lab/model", client.TRIES),
         (
             CONTENT,
-            Fault(429, headers={"Retry-After": "17"}),
-            r"asks to wait before reading lab/model again \(17 s\)",
+            Fault(429, headers={"Retry-After": "61"}),
+            r"asks to wait before reading lab/model again \(61 s\)",
             1,
         ),
         (
             RESOLVE,
-            Fault(429, headers={"Retry-After": "17"}),
-            r"asks to wait before reading lab/model again \(17 s\)",
+            Fault(429, headers={"Retry-After": "61"}),
+            r"asks to wait before reading lab/model again \(61 s\)",
             1,
         ),
         (CONTENT, Fault(416), r"lab/model could not be read from the Hub \(416\)", 1),

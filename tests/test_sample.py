@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from scipy.stats import binom
 from scipy.stats import t as student
 
+from analysis import comparison, sample
 from analysis.comparison import compare
 from analysis.geometry import grouped, measure, piece_table, summed, tensor_table, total
 from analysis.gram import gram_pass
-from analysis.sample import blocks, half_widths, sample_pass
+from analysis.sample import blocks, half_widths, sample_pass, strata
 from transfer.errors import Cancelled
 from transfer.plane import ROLES
 from transfer.triple import open_triple
@@ -21,7 +22,10 @@ from transfer.triple import open_triple
 from .hub_server import turned_to
 from .test_align import EMBED, copied, rows_of, with_vocabulary
 
-WATCHED = ["norm_base", "norm_delta", "relative", "cos_shift", "cos_reference", "best_alpha", "sign_shift", "lost"]
+WATCHED = [
+    "norm_base", "norm_delta", "relative", "cos_shift", "cos_reference", "best_alpha", "sign_shift", "lost", "unchanged",
+    "rounding", "miss",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,10 @@ def uneven(tmp_path_factory):
 
 def groups(pieces: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return measure(summed(tensor_table(pieces).assign(all=0), by))
+
+
+def places(stratum, *how, **more) -> list[tuple[str, int, int]]:
+    return [(tensor.name, start, stop) for tensor, start, stop in blocks(stratum, *how, **more)]
 
 
 @pytest.mark.parametrize("by", [["all"], ["tensor"], ["layer", "kind"], ["layer"]])
@@ -92,10 +100,10 @@ def test_leaving_out_a_block_is_what_the_formula_says(uneven):
 
 
 def test_blocks_are_repeatable_and_on_borders(uneven):
-    tensor = uneven.tensors[0]
-    drawn = blocks(tensor, 10, 384)
-    assert drawn == blocks(tensor, 10, 384) and drawn != blocks(tensor, 10, 384, seed=1)
-    assert len(set(drawn)) == 10 and all(start % 384 == 0 and 0 < stop - start <= 384 for start, stop in drawn)
+    stratum = strata(uneven)[0]
+    drawn = places(stratum, 10, 384)
+    assert drawn == places(stratum, 10, 384) and drawn != places(stratum, 10, 384, seed=1)
+    assert len(set(drawn)) == 10 and all(start % 384 == 0 and 0 < stop - start <= 384 for _, start, stop in drawn)
 
 
 def test_small_tensors_are_read_whole_and_exact(triple):
@@ -119,17 +127,64 @@ def test_an_exact_tensor_takes_the_place_of_its_blocks(uneven):
     assert narrow["norm_delta"][0] < wide["norm_delta"][0]
 
 
-def test_rows_matched_by_token_are_sampled_by_whole_rows(family, tmp_path):
+def test_rows_matched_by_token_are_sampled_by_whole_rows(family, tmp_path, monkeypatch):
     refs = copied(family("llama"), tmp_path)
     for role, tokens in zip(ROLES, ("abcde", "bcdae", "eabcd", "abcde"), strict=True):
         with_vocabulary(refs[role], list(tokens), rows_of(list(tokens), 0) + 0.1 * torch.randn(5, 48))
     found = open_triple(refs)
-    rows = next(t for t in found.tensors if t.name == EMBED)
-    assert rows.grain == 48
-    drawn = blocks(rows, 2, 60)
-    assert all(start % 48 == 0 and stop - start == 48 for start, stop in drawn)
+    rows = next(s for s in strata(found) if s.name == EMBED)
+    assert rows.tensors[0].grain == 48
+    monkeypatch.setattr(sample, "WHOLE", 0)
+    drawn = places(rows, 2, 60)
+    assert all(start % 48 == 0 and stop - start == 48 for _, start, stop in drawn)
     whole = total(tensor_table(sample_pass(found, count=1000, size=48)))
     assert whole["norm_delta"] == pytest.approx(total(tensor_table(gram_pass(found)))["norm_delta"], rel=1e-6)
+
+
+def test_what_no_block_has_seen_has_no_interval(tmp_path):
+    """Three rows of a thousand changed: where no block has hit one there is nothing to say how far off 0 may be."""
+    torch.manual_seed(0)
+    base = {"model.embed_tokens.weight": 0.02 * torch.randn(1000, 384)}
+    tuned = {"model.embed_tokens.weight": base["model.embed_tokens.weight"].clone()}
+    tuned["model.embed_tokens.weight"][[1, 500, 999]] += 1
+    for role, weights in zip(ROLES[:3], (base, tuned, base), strict=True):
+        (tmp_path / role).mkdir()
+        save_file({k: v.bfloat16() for k, v in weights.items()}, tmp_path / role / "model.safetensors")
+        (tmp_path / role / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 7}))
+    found = open_triple({role: str(tmp_path / role) for role in ROLES[:3]})
+    pieces = piece_table(sample_pass(found, count=20, size=384))
+    widths = half_widths(pieces, ["all"]).iloc[0]
+    assert total(tensor_table(pieces))["norm_delta"] == 0
+    assert widths[["norm_delta", "unchanged", "cos_shift", "max_delta"]].isna().all() and widths["norm_base"] > 0
+    whole = half_widths(piece_table(gram_pass(found)), ["all"]).iloc[0]
+    assert (whole[["norm_delta", "unchanged", "max_delta"]] == 0).all()
+
+
+def test_many_experts_are_sampled_together(triple, monkeypatch):
+    """A Mixture's experts as one stratum a layer and matrix, whose estimate holds for all of them."""
+    found = triple("mixtral")
+    assert {s.name for s in strata(found)} == {t.name for t in found.tensors}
+    monkeypatch.setattr(sample, "BUDGET", 60)
+    together = strata(found)
+    experts = next(s for s in together if s.name == "model.layers.1.block_sparse_moe.experts.*.w1.weight")
+    assert len(experts.tensors) == 4 and experts.shape == (4, *experts.tensors[0].shape)
+    assert sum(len(s.tensors) for s in together) == len(found.tensors)
+    pieces = piece_table(sample_pass(found, count=12, size=96))
+    assert "moe.experts.w1" in set(pieces["kind"])
+    sums, exact = tensor_table(pieces), tensor_table(gram_pass(found))
+    assert sums["numel"].sum() == exact["numel"].sum()
+    by = ["layer", "kind"]
+    truth = grouped(exact, by).set_index(by)["norm_delta"]
+    guess = grouped(sums, by).set_index(by)["norm_delta"]
+    width = half_widths(pieces, by).set_index(by)["norm_delta"]
+    assert set(guess.index) == set(truth.index)
+    assert ((guess - truth).abs() <= 2 * width + 1e-9).all()
+    monkeypatch.setattr(sample, "WHOLE", 2)
+    monkeypatch.setattr(comparison, "AT_ONCE", 0)
+    monkeypatch.setattr(comparison, "BEAT", 0)
+    steps = list(compare(found))
+    assert all(int(step.table["numel"].sum()) == int(exact["numel"].sum()) for step in steps)
+    assert not steps[0].exact and steps[-1].exact
 
 
 def test_one_block_gives_no_interval(uneven):
@@ -152,6 +207,7 @@ def test_it_can_be_stopped(uneven):
 
 def test_what_is_on_the_hub_is_sampled_there(monkeypatch, tmp_path, uneven):
     """The same blocks as on a disk, by range requests; no file is downloaded and no weight is read twice."""
+    monkeypatch.setattr(sample, "WHOLE", 2)
     with turned_to(monkeypatch, tmp_path) as hub:
         refs = {}
         for role, checkpoint in uneven.checkpoints.items():

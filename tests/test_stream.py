@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import threading
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from transfer.errors import Cancelled, ReadError
 from transfer.plane import CORNERS, point
@@ -102,20 +103,30 @@ def test_chunks_cover_every_element_once(triple):
 
 
 def test_a_file_that_shrinks_is_a_sentence(family, tmp_path):
-    import shutil
-
     refs = {role: shutil.copytree(ref, tmp_path / role) for role, ref in family("llama").items()}
     found = open_triple({role: str(ref) for role, ref in refs.items()})
     with Reader(found.checkpoints) as reader:
+        list(reader.mixed(found.tensors[0], CORNERS["merged"]))  # the files are open now
         os.truncate(refs["source_tuned"] / "model.safetensors", 20_000)
         with pytest.raises(ReadError, match=r"model\.safetensors ended inside tensor"):
             for tensor in found.tensors:
                 list(reader.mixed(tensor, CORNERS["merged"]))
 
 
-def test_a_file_that_vanishes_is_a_sentence(family, tmp_path):
-    import shutil
+def test_a_file_that_was_replaced_since_it_was_checked_is_a_sentence(family, tmp_path):
+    """Its tensors lie elsewhere in it, and reading on would give numbers of another tensor."""
+    refs = {role: shutil.copytree(ref, tmp_path / role) for role, ref in family("llama").items()}
+    found = open_triple({role: str(ref) for role, ref in refs.items()})
+    path = tmp_path / "source_tuned" / "model.safetensors"
+    save_file({"a": torch.ones(9), **load_file(path)}, path)
+    with (
+        Reader(found.checkpoints) as reader,
+        pytest.raises(ReadError, match=r"model\.safetensors has changed since it was checked"),
+    ):
+        list(reader.mixed(found.tensors[0], CORNERS["merged"]))
 
+
+def test_a_file_that_vanishes_is_a_sentence(family, tmp_path):
     refs = {role: shutil.copytree(ref, tmp_path / role) for role, ref in family("llama").items()}
     found = open_triple({role: str(ref) for role, ref in refs.items()})
     (refs["target_base"] / "model.safetensors").unlink()

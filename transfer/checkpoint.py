@@ -6,6 +6,7 @@ The format: https://huggingface.co/docs/safetensors (eight bytes of header lengt
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,6 +78,7 @@ class Checkpoint:
     identity: str
     revision: str | None = None
     missing: tuple[str, ...] = ()
+    stamps: dict[str, str] = field(default_factory=dict, repr=False)  # of the files of weights on this disk
 
     @property
     def name(self) -> str:
@@ -271,6 +273,11 @@ def no_weights(ref: str, names: list[str]) -> CheckpointError:
     return CheckpointError(f"{ref} holds no {SINGLE} and no {INDEX}. Choose the folder that holds the weights.")
 
 
+def stamp(stat: os.stat_result) -> str:
+    """What changes when a file is replaced or written to."""
+    return f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
+
+
 def identify(tensors: dict[str, TensorInfo], stamps: list[str]) -> str:
     """A short name for what a checkpoint holds: its headers, and a stamp per file (size and time, or a content hash)."""
     digest = hashlib.blake2b(digest_size=12)
@@ -314,6 +321,6 @@ def open_folder(folder: str | Path) -> Checkpoint:
     tensors = quant.recognise(ref, config, tensors)
     # Sizes and times alone would not do: files of one family unpacked together have both in common.
     beside = [name for name in (*CONFIG_FILES, *TOKENIZER_FILES) if (path / name).is_file()]
-    stats = [(path / name).stat() for name in (*files, *beside)]
-    stamps = [str(path), *(f"{s.st_ino} {s.st_size} {s.st_mtime_ns}" for s in stats)]
-    return Checkpoint(ref, path, config, tensors, identify(tensors, stamps))
+    stamps = {name: stamp((path / name).stat()) for name in (*files, *beside)}
+    identity = identify(tensors, [str(path), *stamps.values()])
+    return Checkpoint(ref, path, config, tensors, identity, stamps={file: stamps[file] for file in files})

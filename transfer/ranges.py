@@ -23,6 +23,7 @@ from .once import Once
 
 GUESS = 100_000  # bytes: most headers fit in these, and so take one request
 CONNECTIONS = 16  # threads that are worth reading with: each waits for its answer most of the time
+PATIENCE = 30  # seconds that we wait where the Hub asks for it; longer is for the person to decide
 
 Home = tuple[str, dict[str, str]]  # where a file's content is, and the headers to ask there with
 Result = TypeVar("Result")
@@ -103,12 +104,13 @@ class RemoteFile:
                 failures += 1
                 if failures >= client.TRIES or not passes(error):
                     raise client.plainly(error, self.repo) from error
+                pause(tick, wanted(error))
             else:
                 data, failures = data + new, 0 if new else failures + 1
                 if failures >= client.TRIES:
                     raise HubError(f"The Hub sends nothing of {self.repo}/{self.file}. Try again in a few minutes.")
-            if failures:
-                pause(tick)
+                if failures:
+                    pause(tick)
         return data
 
     def _attempt(self, begin: int, count: int) -> bytes:
@@ -141,7 +143,15 @@ class RemoteFile:
 def passes(error: Exception) -> bool:
     """Whether it may go by itself: a connection that fails, or an error of the server's own."""
     status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 429:
+        return wanted(error) <= PATIENCE
     return isinstance(error, hub_errors.HTTPError) and (status is None or status >= 500)
+
+
+def wanted(error: Exception) -> float:
+    """For how many seconds the Hub asks to wait; PAUSE where it does not say."""
+    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return float(asked) if asked.isdigit() else client.PAUSE
 
 
 def attended(work: Callable[[], Result], tick: Callable[[], None]) -> "Future[Result]":
@@ -162,9 +172,9 @@ def attended(work: Callable[[], Result], tick: Callable[[], None]) -> "Future[Re
             return done
 
 
-def pause(tick: Callable[[], None]) -> None:
-    """Wait for PAUSE, or until `tick` raises."""
-    end = time.monotonic() + client.PAUSE
+def pause(tick: Callable[[], None], seconds: float | None = None) -> None:
+    """Wait for so long, by default PAUSE, or until `tick` raises."""
+    end = time.monotonic() + (client.PAUSE if seconds is None else seconds)
     while (left := end - time.monotonic()) > 0:
         tick()
         time.sleep(min(client.BEAT, left))

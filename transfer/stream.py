@@ -5,6 +5,7 @@ read is an error sentence. Memory is a few chunks a thread, whatever the model's
 here and above: it yields as it goes, and closing it cancels it.
 """
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from .align import Aligned, Part
-from .checkpoint import Checkpoint, TensorInfo
+from .checkpoint import Checkpoint, TensorInfo, stamp
 from .errors import Cancelled, ReadError
 from .once import Once
 from .plane import Mix
@@ -87,7 +88,9 @@ class Reader:
             if (role, file) not in self._files:
                 checkpoint = self.checkpoints[role]
                 try:
-                    self._files[role, file] = os.open(checkpoint.folder / file, os.O_RDONLY)
+                    self._files[role, file] = opened = os.open(checkpoint.folder / file, os.O_RDONLY)
+                    if checkpoint.stamps.get(file, stamp(os.fstat(opened))) != stamp(os.fstat(opened)):
+                        raise ReadError(f"{checkpoint.folder / file} has changed since it was checked. Check it again.")
                 except OSError as error:
                     if file not in checkpoint.missing:
                         raise ReadError(f"{checkpoint.folder / file} cannot be opened: {error.strerror}.") from error
@@ -149,7 +152,7 @@ class Reader:
         rows = part.rows[start:stop]
         dtype = torch.float32 if part.info.scale else TORCH[part.info.dtype]
         out = torch.zeros((stop - start) * columns, dtype=dtype)
-        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[:-1] < 0)) + 1  # from −1 to 0 is one step too, and no run
         for first, last in zip([0, *breaks], [*breaks, len(rows)], strict=True):
             if rows[first] >= 0:
                 run = self.read(role, part.info, int(rows[first]) * columns, int(last - first) * columns)
@@ -238,11 +241,13 @@ def spread(
     function: Callable[[Item], Result], items: Iterable[Item], stop: threading.Event, threads: int = THREADS
 ) -> Iterator[Result]:
     """function(item) for all of them over threads, in the order in which they end. Closing it early sets `stop`."""
-    pool = ThreadPoolExecutor(threads)
-    waiting = {pool.submit(function, item) for item in items}
+    pool, left = ThreadPoolExecutor(threads), iter(items)
+    # A few at a time: to wait for one of many thousands costs more than the work.
+    waiting = {pool.submit(function, item) for item in itertools.islice(left, 4 * threads)}
     try:
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            waiting |= {pool.submit(function, item) for item in itertools.islice(left, len(done))}
             for future in done:
                 yield future.result()
     finally:
