@@ -24,8 +24,8 @@ MEASURES: dict[str, Measure] = {
     "relative": Measure(
         "‖Δ‖ / ‖m_s‖",
         "How much fine-tuning moved this part, next to its own size.",
-        "Fine-tuning usually moves weights by about a per cent. Where it moved most is where the transfer has most to carry; "
-        "near √2 the two models are strangers.",
+        "Where fine-tuning moved most is where the transfer has most to carry. Tuning of large models often moves weights by "
+        "a few per cent or less; near 141 % (√2) the two are strangers. Norm weights, near 1, count here too.",
         "share",
     ),
     "norm_delta": Measure(
@@ -41,13 +41,14 @@ MEASURES: dict[str, Measure] = {
     "shift_ratio": Measure(
         "‖δ‖ / ‖Δ‖",
         "How much further the new release moved this part than fine-tuning did.",
-        "Around 1 or below, a transfer is on known ground. Far above, Δ is a small step in a place it was not made for.",
+        "Below 1 the new release is nearer to the old one than the fine-tune is. Far above, Δ is a small step in a place it "
+        "was not made for.",
     ),
     "cos_shift": Measure(
         "cos(Δ, δ)",
         "Whether fine-tuning and the new release moved this part the same way.",
-        "Near 0 they touch different things and add up cleanly. Well above 0 the release already holds part of Δ, so a "
-        "smaller α may do; below 0 they undo each other.",
+        "Near 0 neither undoes nor repeats the other, as far as the weights say; two strangers are near 0 too, so look at "
+        "‖δ‖ first. Well above 0 the release may hold part of Δ already; below 0 they undo each other.",
         "signed",
         0.0,
     ),
@@ -61,7 +62,7 @@ MEASURES: dict[str, Measure] = {
     "cos_reference": Measure(
         "cos(Δ, Δ_t)",
         "How alike the old fine-tune and the real new one are. 1 would be the same direction.",
-        "The best single forecast there is, where m'_t is known: what the merged model can get right is what the two share.",
+        "Where m'_t is known: what the merged model can take over of the real fine-tune is at most what the two share.",
         "signed",
         0.0,
         True,
@@ -104,8 +105,8 @@ MEASURES: dict[str, Measure] = {
     "lost": Measure(
         "lost to rounding",
         "The share of changed weights whose change vanishes when α·Δ is added to the target and rounded to its dtype.",
-        "Large where Δ is small next to the weights. The changes that vanish are the smallest ones; what rounding does in "
-        "all is the next measure.",
+        "Large where Δ is small next to the weights. The changes that vanish are the smallest ones: what rounding does in all "
+        "tells “rounding / ‖αΔ‖”.",
         "share",
     ),
     "rounding": Measure(
@@ -127,7 +128,9 @@ def written(name: str, value: float) -> str:
 
 
 def margin(name: str, width: float) -> str:
-    """Half an interval beside a value: to two digits; empty where there is none."""
-    if not width > 0:
+    """Half an interval beside a value: to two digits; empty where the value is exact, "± ?" where nothing is known of it."""
+    if width != width:
+        return "or more" if name == "max_delta" else "± ?"
+    if width == 0:
         return ""
     return f"± {100 * width:.2g}%" if MEASURES[name].form == "share" else f"± {width:.2g}"

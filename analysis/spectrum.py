@@ -192,6 +192,22 @@ class Top:
         return int((values > noise(self.spectrum.shape) * values[0]).sum())
 
 
+def random_share(shape: tuple[int, int], r: int) -> float:
+    """What share of its ‖A‖_F² a large matrix of independent entries holds in its top r directions.
+
+    By the law of Marchenko and Pastur (1967) for the squared singular values, of ratio c = smaller / larger side: its
+    density √((b − x)(x − a)) / (2πcx) between a, b = (1 ∓ √c)², summed over the largest r of the smaller side.
+    """
+    small, large = sorted(shape)
+    root = math.sqrt(small / large)
+    a, b = (1 - root) ** 2, (1 + root) ** 2
+    turn = np.linspace(0, math.pi, 20_001)[1:-1]  # x falls from b to a; the ends' square roots are smooth in it
+    x = (a + b) / 2 + (b - a) / 2 * np.cos(turn)
+    density = (b - a) ** 2 / 4 * np.sin(turn) ** 2 / np.maximum(x, 1e-12)
+    count, energy = np.cumsum(density), np.cumsum(density * x)
+    return float(np.interp(r / small, count / count[-1], energy / energy[-1]))
+
+
 # --- which matrices, and how they are read ---------------------------------------------------------------------------
 
 

@@ -171,6 +171,12 @@ def test_the_whole_journey(chromium, server, tmp_path):
         assert "stable rank" in page.locator("#spectrum-told").inner_text()
         for name in ("#spectrum", "#overlap", "#entries"):
             page.wait_for_selector(f"{name} .js-plotly-plot .main-svg")
+        page.wait_for_timeout(700)  # until it has scrolled there
+        page.evaluate("document.querySelector('#heat').scrollIntoView({behavior: 'instant'})")
+        cell = page.locator("#heat .nsewdrag").first.bounding_box()
+        page.mouse.click(cell["x"] + 0.6 * cell["width"], cell["y"] + 0.94 * cell["height"])  # a norm: a vector
+        page.wait_for_function("document.querySelector('#spectrum-told').innerText.includes('is a vector')")
+        assert page.locator("#tensor input").input_value() == "model.layers.2.self_attn.q_proj.weight"
         page.locator("#side").get_by_text("right").click()
         page.wait_for_function("document.querySelector('#overlap .xtitle')?.textContent.includes('right')")
         page.get_by_text("Is it really a child of this base?").click()
@@ -242,6 +248,7 @@ def test_a_larger_triple_is_sampled_first_and_then_read_whole(chromium, server, 
         page.locator("#compare").click()
         page.wait_for_selector("#compare-progress .ts-error")
         assert "must not be 0" in page.locator("#compare-progress").inner_text()
+        assert page.locator("#heat .heatmaplayer").count() == 1 and "2.6%" in page.locator("#tiles").inner_text()
         alpha.fill("0.1")
         page.locator("#compare").click()
         page.wait_for_selector("#heat .js-plotly-plot .heatmaplayer")

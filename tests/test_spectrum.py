@@ -22,6 +22,7 @@ from analysis.spectrum import (
     intruders,
     matrices,
     overlap,
+    random_share,
     slices,
     spectra,
     spectra_table,
@@ -389,6 +390,13 @@ def test_the_histogram_and_its_moments_are_right(tmp_path):
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(192, 192), (512, 192), (192, 2443)])
+@pytest.mark.parametrize("r", [4, 64])
+def test_a_random_matrix_holds_what_the_law_says(shape, r):
+    values = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), compute_uv=False) ** 2
+    assert random_share(shape, r) == pytest.approx(values[:r].sum() / values.sum(), rel=0.03)
 
 
 def test_figures_show_every_vector_and_the_errors(triple):

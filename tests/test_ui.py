@@ -4,16 +4,18 @@ import math
 import threading
 import time
 
+import gradio as gr
 import pytest
 
 from transfer.chat import Answer
-from transfer.errors import CheckpointError, PointError
+from transfer.errors import CheckpointError, PointError, ReadError
 from transfer.plane import CORNERS, point
 from transfer.triple import Finding
+from ui import compare, spectrum
 from ui.inputs import number, whole, words
 from ui.markup import findings, panes, strength
 from ui.presets import POCKET, pocket_folder, read_presets, task_files
-from ui.shared import Shelf
+from ui.shared import Shared, Shelf
 from ui.work import background, notice, progress_bar, say
 
 BAD = "<script>alert('x')</script>"
@@ -133,3 +135,70 @@ def test_presets_are_whole():
             folder = pocket_folder(ref)
             assert folder is not None and folder.parent == POCKET and (folder / "model.safetensors").is_file()
     assert next(iter(task_files())) == "pocket"
+
+
+def test_of_work_that_comes_too_fast_the_newest_is_taken_and_the_last_never_lost():
+    def fast(tick):
+        for i in range(200):
+            tick()
+            yield i
+        raise ReadError("The end.")
+
+    seen = []
+    with pytest.raises(ReadError, match="The end"):
+        for item in background(fast, newest=True):
+            seen.append(item)
+            time.sleep(0.01)
+    assert seen[-1] == 199 and len(seen) < 100
+    assert list(background(lambda tick: iter([1, 2, 3]))) == [1, 2, 3]
+
+
+def test_a_stop_reaches_a_decomposition_and_the_next_one_waits_for_its_turn():
+    """A generator is closed at a yield alone: there must be one every so often, whatever the work does."""
+    shared, refs = Shared(), read_presets()[0].refs
+    taken = [spectrum.TURNS.acquire(), spectrum.TURNS.acquire()]  # two that go on after having been stopped
+    try:
+        work = spectrum.run(shared, refs, "model.layers.0.mlp.up_proj.weight", "left")
+        start = time.monotonic()
+        assert "Decomposing" in next(work)[0] and time.monotonic() - start < 2
+        work.close()
+    finally:
+        for _ in taken:
+            spectrum.TURNS.release()
+    *_, last = spectrum.run(shared, refs, "model.layers.0.mlp.up_proj.weight", "left")
+    assert "stable rank" in last[0] and last[3] is not None
+
+
+@pytest.mark.parametrize("name", ["no.such.tensor", "", "model.norm.weight", "<img src=x onerror=alert(1)>", None, 7])
+def test_a_tensor_that_cannot_be_looked_into_is_a_sentence(name):
+    *_, last = spectrum.run(Shared(), read_presets()[0].refs, name, "left")
+    assert "ts-error" in last[0] and "<img" not in last[0] and last[2] is None
+
+
+def test_a_hosted_page_refuses_what_would_keep_others_waiting(monkeypatch):
+    monkeypatch.setattr(spectrum, "HOSTED", True)
+    monkeypatch.setattr(spectrum, "MOST_SECONDS", 0)
+    *_, last = spectrum.run(Shared(), read_presets()[0].refs, "model.layers.0.mlp.up_proj.weight", "left", exact=True)
+    assert "on this hosted page" in last[0]
+
+
+def test_swapped_bases_and_unrelated_ones_are_warned_of():
+    family = read_presets()[0].refs
+    shared = Shared()
+    for refs, says in (
+        (
+            {**family, "source_base": family["target_base"], "target_base": family["source_base"], "target_tuned": ""},
+            "swapped?",
+        ),
+        (read_presets()[1].refs, "unrelated in weights"),
+        ({**family, "source_tuned": family["source_base"]}, "nothing to transfer"),
+    ):
+        *_, last = compare.run(shared, refs, "relative", 1.0)
+        assert says in last[0], last[0]
+
+
+def test_what_is_shown_stays_where_a_number_is_wrong():
+    shared, refs = Shared(), read_presets()[0].refs
+    for alpha in (0, "", None, "a", 100, float("nan"), 1e-9):
+        (only,) = compare.run(shared, refs, "relative", alpha)
+        assert "α for rounding" in only[0] and all(value == gr.skip() for value in only[1:])

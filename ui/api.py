@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from analysis.comparison import compare as comparisons
-from analysis.spectrum import spectra, spectra_table
+from analysis.spectrum import estimate_seconds, spectra, spectra_table
 from analysis.sweep import best, steps, sweep
 from transfer.chat import Sampling, answer
 from transfer.errors import TransferscopeError
@@ -16,7 +16,7 @@ from .chat import ORDER
 from .inputs import number, whole, words
 from .presets import default_text
 from .shared import Shared
-from .spectrum import piece
+from .spectrum import affordable, piece
 from .sweep import chosen_task
 from .work import say
 
@@ -70,7 +70,9 @@ def build(shared: Shared) -> None:
     ) -> dict[str, Any]:  # fmt: skip
         """One weight matrix: singular values of Δ and of δ, ranks, directions shared, intruder dimensions."""
         triple = shared.here(refs_of(source_base, source_tuned, target_base, target_tuned))
-        (found,) = spectra(triple, [piece(triple, words(tensor, "tensor", 400))], True if exact else None)
+        matrix = piece(triple, words(tensor, "tensor", 400))
+        affordable(8 * estimate_seconds((matrix.shape[0], matrix.shape[1]), exact))
+        (found,) = spectra(triple, [matrix], exact or None)
         values = {name: {"values": s.values.tolist(), "errors": s.errors.tolist()} for name, s in found.spectra.items()}
         return {**clean(spectra_table([found]).iloc[0].to_dict()), "singular_values": values}
 

@@ -9,8 +9,8 @@ import gradio as gr
 import numpy as np
 import pandas as pd
 
-from analysis.comparison import Comparison, compare
-from analysis.lineage import kinships
+from analysis.comparison import LEAST, Comparison, compare
+from analysis.lineage import kinships, swapped
 from analysis.measures import MEASURES
 from analysis.plots import geometry as plots
 from analysis.plots.plane import plane_figure
@@ -28,6 +28,7 @@ from .triple import Refs
 from .work import background, notice, progress_bar, say
 
 AT_ONCE = 4_000_000_000  # bytes of checkpoints that are read whole without being asked
+MOST_ROWS = 2000  # of the table on the page
 REDRAWN = 3.0  # seconds between two drawings of the figures while exact ones come in
 
 
@@ -150,13 +151,14 @@ def run(shared: Shared, refs: Refs, measure: str, alpha: object, exact: bool | N
     try:
         triple = shared.triple(refs)
         strength = number(alpha, "α for rounding", -10, 10)
-        if strength == 0:
-            raise PointError("α for rounding must not be 0: nothing is added there, so nothing is rounded.")
+        if abs(strength) < LEAST:
+            raise PointError(f"α for rounding must not be 0 or nearer to it than {LEAST:g}: nothing is added there.")
         found = shared.comparison(triple, strength)
         if found is None or (exact is not False and not triple.missing and not found.exact):
             start, drawn = time.monotonic(), -REDRAWN
-            for step in background(lambda tick: compare(triple, tick, strength, exact)):
-                if step is None:
+            for step in background(lambda tick: compare(triple, tick, strength, exact), newest=True):
+                if step is None:  # a stop is heard at a yield alone
+                    yield Shown().row()
                     continue
                 found = step
                 if found.exact:
@@ -178,22 +180,56 @@ def run(shared: Shared, refs: Refs, measure: str, alpha: object, exact: bool | N
             shared.keep(triple, found)
         frame = found.frame()
         yield Shown(
-            progress=broken(found) + ("" if found.exact else sampled(triple, found)),
+            progress=remarks(triple, found),
             tiles=tiles(found),
             drawn=figures(found, measure),
-            table=frame.round(5).drop(columns=[c for c in frame if frame[c].isna().all()]),
+            table=shown_table(frame),
             save=saved(triple, frame),
             plane=plane_figure(found.total),
             kin=kin(found),
         ).row()
-    except Exception as error:
-        yield Shown(progress=notice(say(error), "error"), tiles="", **NOTHING).row()
+    except Exception as error:  # what is shown stays
+        yield Shown(progress=notice(say(error), "error")).row()
+
+
+def kinds_of_kin(found: Comparison) -> list[Finding]:
+    """What the weights say of each child and its parent."""
+    levels = {"same": "warning", "near": "ok", "far": "warning", "unrelated": "warning", "unknown": "note"}
+    told = [Finding(levels[k.verdict], k.sentence) for k in kinships(found.gram)]
+    turned = swapped(found.gram)
+    return [Finding("warning", turned), *told] if turned else told
 
 
 def kin(found: Comparison) -> str:
-    """What the weights say of each child and its parent, as further lines of the preflight."""
-    levels = {"same": "note", "near": "ok", "far": "warning", "unrelated": "warning", "unknown": "note"}
-    return findings([Finding(levels[k.verdict], k.sentence) for k in kinships(found.gram)])
+    """The same as further lines of the preflight."""
+    return findings(kinds_of_kin(found))
+
+
+def remarks(triple: Triple, found: Comparison) -> str:
+    """What stands above the figures: how much of the weights they rest on, what is broken, what makes no sense."""
+    whole = notice(f"All {found.tensors:,} tensors read: the figures are exact.", "ok")
+    lacking = [t.name for t in triple.tensors if triple.has_reference and t.merged and "target_tuned" not in t.parts]
+    said = broken(found) + (whole if found.exact else sampled(triple, found))
+    if found.exact and found.total["norm_delta"] == 0:
+        said += notice(
+            "Δ is zero: the source fine-tuned model is the source base, so there is nothing to transfer.", "warning"
+        )
+    if lacking:
+        said += notice(
+            f"The target fine-tuned model has no {listed(lacking)} that fits: measures with it are missing where these count.",
+            "warning",
+        )
+    return said + "".join(notice(f.text, "warning") for f in kinds_of_kin(found) if f.level == "warning")
+
+
+def shown_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table for the page: the measures by the names that they have there, four digits, and so many rows. The file has
+    all of it."""
+    names = {name: plain(m.label) for name, m in MEASURES.items() if not frame[name].isna().all()}
+    widths = {f"{name} ±": f"± {label}" for name, label in names.items() if f"{name} ±" in frame}
+    shown = frame.head(MOST_ROWS)[["tensor", "shape", *names, *widths]]
+    digits = shown[[*names, *widths]].map(lambda v: float(f"{v:.4g}"))
+    return pd.concat([shown[["tensor", "shape"]], digits], axis=1).rename(columns=names | widths)
 
 
 def doing(found: Comparison, start: float) -> str:
@@ -256,6 +292,10 @@ def first(shared: Shared, refs: Refs, measure: str, alpha: object) -> Iterator[l
         line = notice(f"{size(triple.missing)} of weights are still on the Hub. {ask}")
         yield Shown(progress=line, tiles="", **NOTHING).row()
     else:
+        if shared.comparison(triple, None) is None:
+            yield Shown(
+                progress=notice("Reading weights …"), tiles="", **NOTHING
+            ).row()  # not beside another triple's figures
         yield from run(shared, refs, measure, alpha, None if small else False)
 
 
@@ -265,4 +305,4 @@ def redraw(shared: Shared, refs: Refs, measure: str, alpha: object) -> list[Any]
         found = shared.comparison(shared.triple(refs), number(alpha, "α for rounding", -10, 10)) if refs else None
         return figures(found, measure)
     except Exception as error:
-        return [notice(say(error), "error"), None, None, None, None]
+        return [notice(say(error), "error"), *[gr.skip()] * 4]

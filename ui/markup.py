@@ -70,8 +70,9 @@ def tiles(found: Comparison) -> str:
         if math.isnan(value):
             continue
         shown = MEASURES[name]
+        label = shown.label + (f" at α = {found.alpha:g}" if name == "lost" else "")
         out.append(
-            f'<div class="ts-tile"><span>{mathy(shown.label)}</span><b>{written(name, value)} <i>{margin(name, width)}</i></b>'
+            f'<div class="ts-tile"><span>{mathy(label)}</span><b>{written(name, value)} <i>{margin(name, width)}</i></b>'
             f"<small>{mathy(shown.about)}</small></div>"
         )
     return f'<div class="ts-tiles">{"".join(out)}</div>'

@@ -109,8 +109,8 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         )
 
         # One tensor, whole layers, lineage
-        def name_of(event: gr.EventData) -> str:
-            return str(event.tensor)
+        def open_mark(event: gr.EventData, chosen: Any, side: Any) -> Iterator[list[Any]]:
+            yield from spectrum.opened(shared, chosen, side, str(event.tensor))
 
         look = partial(spectrum.run, shared)
         deciding: list[Any] = [
@@ -118,9 +118,16 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             looked.tensor.input(fn=look, **looking, **private),
             looked.exactly.click(fn=partial(look, exact=True), **looking, **private),
         ]
-        clicked = looked.listener.select(name_of, None, looked.tensor, **private)
-        clicked.then(None, None, None, js=spectrum.SCROLL, **private)
-        deciding.append(clicked.then(fn=look, **looking, **private))
+        clicked = looked.listener.select(
+            fn=open_mark,
+            inputs=[refs, looked.side],
+            outputs=[looked.tensor, *looked.figures],
+            concurrency_limit=2,
+            concurrency_id="spectrum",
+            **private,
+        )
+        looked.listener.select(None, None, None, js=spectrum.SCROLL, **private)
+        deciding.append(clicked)
         looked.side.input(partial(spectrum.turn, shared), [refs, looked.tensor, looked.side], looked.overlap, **private)
         spread = [looked.layers_told, looked.table, looked.save]
         together: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "spectrum"}

@@ -104,14 +104,15 @@ class Shared:
     def prompter(self, triple: Triple) -> Prompter:
         return self._prompters.get(triple.identity, lambda: Prompter(triple))
 
-    def comparison(self, triple: Triple, alpha: float) -> Comparison | None:
-        """The best comparison made before, exact or sampled."""
+    def comparison(self, triple: Triple, alpha: float | None) -> Comparison | None:
+        """The best comparison made before, exact or sampled; at whatever α where None is asked for."""
         return self._comparisons.peek((triple.identity, alpha, True)) or self._comparisons.peek(
             (triple.identity, alpha, False)
         )
 
     def keep(self, triple: Triple, found: Comparison) -> None:
-        self._comparisons.get((triple.identity, found.alpha, found.exact), lambda: found)
+        for alpha in (found.alpha, None):
+            self._comparisons.get((triple.identity, alpha, found.exact), lambda: found)
 
     def looked(self, key: Hashable) -> Any | None:
         """What was found on one tensor before."""

@@ -1,8 +1,11 @@
 """The Compare tab's lower part: one tensor looked into, spectra of whole layers, and the fingerprint of a lineage."""
 
 import html
+import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,20 +13,24 @@ import gradio as gr
 import numpy as np
 
 from analysis import lineage
-from analysis.geometry import place
+from analysis.geometry import ANY, place
 from analysis.plots.spectrum import histogram_figure, overlap_figure, spectrum_figure
 from analysis.spectrum import (
+    EXACT_SIDE,
     Histogram,
     MatrixSpectra,
     estimate_seconds,
     histogram,
     matrices,
+    random_share,
     slices,
     spectra,
     spectra_table,
     tensor_spectra,
 )
+from transfer.align import Aligned
 from transfer.errors import TripleError
+from transfer.hub import HOSTED
 from transfer.plane import LABELS
 from transfer.stream import Reader
 from transfer.triple import Triple
@@ -37,6 +44,10 @@ from .triple import Refs
 from .work import background, notice, progress_bar, say
 
 MOST_LAYERS = 200
+TURNS = threading.Semaphore(2)  # decompositions at once, those that were stopped but have not ended yet included
+MOST_SECONDS = 60  # of one decomposition on a hosted page
+INTRUDERS_UP_TO = 1 << 24  # elements of a matrix in which intruders are looked for without being asked
+ANSWERS = {"kin": "one lineage.", "none": "no common lineage to be seen.", "unclear": "the fingerprints do not decide."}
 AT_ONCE = 1_000_000  # elements of a matrix that is looked into without being asked
 # A click on a cell of a figure tells us the tensor's name, which every mark carries as the first of its custom data. The
 # figure forgets its listeners when it is drawn anew, hence the look every so often.
@@ -108,6 +119,11 @@ def build() -> SpectrumPart:
         with gr.Column(min_width=300):
             entries = gr.Plot(label="Entries of Δ", elem_id="entries")
     with gr.Accordion("Spectra of whole layers", open=False):
+        gr.HTML(
+            '<p class="ts-about">The figures of every weight matrix of the layers you choose, as a table: does the change get '
+            "simpler or richer with depth, and where does it share directions with the new release? Stop is above.</p>",
+            padding=False,
+        )
         with gr.Row(elem_classes="ts-bar"):
             layers = unchecked(gr.Dropdown([], label="Layers", multiselect=True, elem_id="layers"))
             measure = gr.Button("Measure", elem_id="measure-layers")
@@ -139,7 +155,7 @@ def choices(shared: Shared, refs: Refs) -> list[Any]:
     cleared = ["", gr.update(visible=False), None, None, None, gr.update(visible=False)]
     chosen = gr.update(choices=names, value=names[0] if names else None)
     table = [
-        gr.update(choices=[str(layer) for layer in layers], value=[]),
+        gr.update(choices=[str(layer) for layer in layers], value=some(layers)),
         "",
         gr.update(visible=False),
         gr.update(visible=False),
@@ -148,13 +164,37 @@ def choices(shared: Shared, refs: Refs) -> list[Any]:
     return [chosen, *cleared, *table]
 
 
-def piece(triple: Triple, name: str) -> Any:
-    """One matrix of a triple by its name; a stack's first where only the stack is named. Raises TripleError."""
-    for tensor in triple.tensors:
-        if tensor.merged and name.split("[")[0] == tensor.name:
-            found = slices(tensor)
-            return next((one for one in found if one.name == name), found[0])
-    raise TripleError(f"This triple has no tensor {name!r} that is merged. Choose one from the list.")
+def piece(triple: Triple, name: str) -> Aligned:
+    """One matrix of a triple by its name; the first where a stack or a sample's stratum is named. Raises TripleError."""
+    merged = [t for t in triple.tensors if t.merged]
+    stack = re.sub(r"\[[0-9]+\]$", "", name)
+    like = re.compile(re.escape(name).replace(re.escape(ANY), "[0-9]+"))
+    found = next((t for t in merged if t.name == name), None) or next((t for t in merged if t.name == stack), None)
+    found = found or next((t for t in merged if like.fullmatch(t.name)), None)
+    if found is None:
+        raise TripleError(f"This triple has no tensor {name!r} that is merged. Choose one from the list.")
+    each = slices(found)
+    return next((one for one in each if one.name == name), each[0])
+
+
+@contextmanager
+def alone(tick: Callable[[], None]) -> Iterator[None]:
+    """Wait for one's turn: a decomposition that was stopped may still be at its last step, which cannot be cut short."""
+    while not TURNS.acquire(timeout=0.2):
+        tick()
+    try:
+        yield
+    finally:
+        TURNS.release()
+
+
+def affordable(seconds: float) -> None:
+    """Raises TripleError on a hosted page for what would keep others waiting."""
+    if HOSTED and seconds > MOST_SECONDS:
+        raise TripleError(
+            f"This would take about {seconds:.0f} s, and on this hosted page {MOST_SECONDS} s are the most. Run the app on a "
+            "machine of your own for it."
+        )
 
 
 def run(shared: Shared, refs: Refs, name: object, side: str, exact: bool = False) -> Iterator[list[Any]]:
@@ -168,17 +208,25 @@ def run(shared: Shared, refs: Refs, name: object, side: str, exact: bool = False
         matrix = piece(triple, words(name, "Tensor", 400))
         found = shared.looked((triple.identity, matrix.name, exact))
         if found is None:
-            shape = f"{matrix.shape[0]}×{matrix.shape[1]}"
-            seconds = 3 * estimate_seconds(matrix.shape, exact)
-            yield [notice(f"Decomposing {matrix.name} ({shape}) … about {max(1, seconds):.0f} s"), *keep]
+            intruders = exact or matrix.numel <= INTRUDERS_UP_TO
+            shape, start = f"{matrix.shape[0]}×{matrix.shape[1]}", time.monotonic()
+            seconds = (8 if intruders else 3) * estimate_seconds(
+                (matrix.shape[0], matrix.shape[1]), exact or min(matrix.shape) <= EXACT_SIDE
+            )
+            affordable(seconds)
 
-            def work(tick: Any) -> Iterator[tuple[MatrixSpectra, Histogram]]:
-                with Reader(triple.checkpoints, tick) as reader:
-                    entries = histogram(reader, matrix)
-                    yield tensor_spectra(reader, matrix, True if exact else None, tick=tick), entries
+            def work(tick: Callable[[], None]) -> Iterator[tuple[MatrixSpectra, Histogram]]:
+                with alone(tick):
+                    with Reader(triple.checkpoints, tick) as reader:
+                        entries = histogram(reader, matrix)
+                        taken = tensor_spectra(reader, matrix, exact or None, with_intruders=intruders, tick=tick)
+                    yield taken, entries
 
             for step in background(work):
                 found = step or found
+                past = time.monotonic() - start
+                about = f"; about {seconds:.0f} s in all" if seconds > max(2, past) else ""
+                yield [notice(f"Decomposing {matrix.name} ({shape}) … {past:.0f} s{about}"), *keep]
             shared.look((triple.identity, matrix.name, exact), found)
         if found is None:
             raise TripleError(f"Nothing was found on {matrix.name}.")
@@ -189,10 +237,23 @@ def run(shared: Shared, refs: Refs, name: object, side: str, exact: bool = False
             spectrum_figure(matrix_spectra),
             overlap_figure(matrix_spectra, side if side in ("left", "right") else "left"),
             histogram_figure(entries),
-            gr.update(visible=not matrix_spectra.spectra["delta"].exact),
+            gr.update(
+                visible=not exact and (not matrix_spectra.spectra["delta"].exact or matrix_spectra.intruders is None)
+            ),
         ]
     except Exception as error:
         yield [notice(say(error), "error"), gr.update(visible=False), None, None, None, gr.update(visible=False)]
+
+
+def opened(shared: Shared, refs: Refs, side: str, name: str) -> Iterator[list[Any]]:
+    """What a click on a mark opens: its tensor in the list, and looked into. Yields the list's value before the rest."""
+    try:
+        chosen = piece(shared.triple(refs), name).name
+    except Exception as error:  # a vector, say: what is shown stays
+        yield [gr.skip(), notice(say(error)), *[gr.skip()] * 5]
+        return
+    for values in run(shared, refs, chosen, side):
+        yield [chosen, *values]
 
 
 def glance(shared: Shared, refs: Refs, name: object, side: str) -> Iterator[list[Any]]:
@@ -230,13 +291,8 @@ def told(found: MatrixSpectra, entries: Histogram) -> str:
         )
     for r in (4, 64):
         if r < delta.side and np.isfinite(delta.energy_in(r)):
-            tiles.append(
-                (
-                    f"in the top {r}",
-                    f"{delta.energy_in(r):.1%}",
-                    f"of ‖Δ‖². A random matrix would have about {r / delta.side:.1%} or a little more.",
-                )
-            )
+            by_chance = f"of ‖Δ‖². A random matrix of this shape has about {random_share(found.shape, r):.1%} there."
+            tiles.append((f"in the top {r}", f"{delta.energy_in(r):.1%}", by_chance))
     for vector, symbol in (("shift", "δ"), ("reference", "Δ_t")):
         shared = found.overlaps.get(vector)
         if shared is not None and (at := np.flatnonzero(shared.ranks == k)).size and np.isfinite(shared.left[at[0]]):
@@ -262,7 +318,7 @@ def told(found: MatrixSpectra, entries: Histogram) -> str:
         (
             "unchanged",
             f"{entries.zero:.1%}",
-            f"of the entries; the others have a spread of {entries.std:.2g}, at most {entries.max_abs:.2g}, excess kurtosis {entries.excess_kurtosis:.2g}.",
+            f"of the entries. All of them have a standard deviation of {entries.std:.2g}, the largest is {entries.max_abs:.2g}; excess kurtosis {entries.excess_kurtosis:.2g} (0 for a normal).",
         )
     )
     cards = "".join(
@@ -289,6 +345,11 @@ def turn(shared: Shared, refs: Refs, name: object, side: str) -> Any:
         return gr.skip()
 
 
+def some(layers: list[int]) -> list[str]:
+    """The first, the middle and the last of the layers."""
+    return [str(layer) for layer in dict.fromkeys((layers[0], layers[len(layers) // 2], layers[-1]))] if layers else []
+
+
 def run_layers(shared: Shared, refs: Refs, chosen: object) -> Iterator[list[Any]]:
     """The summary of every matrix of the chosen layers.
 
@@ -302,11 +363,16 @@ def run_layers(shared: Shared, refs: Refs, chosen: object) -> Iterator[list[Any]
         if not pieces:
             raise TripleError("Choose at least one layer.")
         found, start = [], time.monotonic()
-        yield [progress_bar(0, start, f"0 of {len(pieces)} matrices"), *keep]
-        for one in background(lambda tick: spectra(triple, pieces, tick=tick)):
+        affordable(sum(3 * estimate_seconds((p.shape[0], p.shape[1]), min(p.shape) <= EXACT_SIDE) for p in pieces))
+
+        def work(tick: Callable[[], None]) -> Iterator[MatrixSpectra]:
+            with alone(tick):
+                yield from spectra(triple, pieces, with_intruders=False, tick=tick)
+
+        for one in background(work):
             if one is not None:
                 found.append(one)
-                yield [progress_bar(len(found) / len(pieces), start, f"{len(found)} of {len(pieces)} matrices"), *keep]
+            yield [progress_bar(len(found) / len(pieces), start, f"{len(found)} of {len(pieces)} matrices"), *keep]
         table = spectra_table(found)
         path = scratch() / f"spectra-{triple.identity[:8]}.csv"
         table.to_csv(path, index=False)
@@ -325,28 +391,26 @@ def run_fingerprints(shared: Shared, refs: Refs) -> Iterator[str]:
         start = time.monotonic()
 
         def work(tick: Any) -> Iterator[tuple[str, Any]]:
-            for role in roles:
-                yield role, lineage.fingerprint(triple.checkpoints[role], tick=tick)
+            with alone(tick):
+                for role in roles:
+                    yield role, lineage.fingerprint(triple.checkpoints[role], tick=tick)
 
-        yield progress_bar(0, start, "Reading the attention of each model")
         for step in background(work):
             if step is not None:
                 prints[step[0]] = step[1]
-                yield progress_bar(len(prints) / len(roles), start, f"{LABELS[step[0]]} read")
-        found = shared.comparison(triple, 1.0)
+            yield progress_bar(len(prints) / len(roles), start, f"{len(prints)} of {len(roles)} models read")
+        found = shared.comparison(triple, None)
         kin = {(k.child, k.parent): k for k in lineage.kinships(found.gram)} if found else {}
         out = []
         for child, parent in lineage.PAIRS:
             if child in prints:
                 likeness = lineage.resemblance(prints[child], prints[parent])
-                answer = lineage.verdict(kin.get((child, parent)), likeness)
-                good = likeness.verdict == "kin" and (not kin or kin[child, parent].verdict in ("same", "near"))
-                out.append(
-                    notice(
-                        f"{answer} {likeness.sentence if answer != likeness.sentence else ''}",
-                        "ok" if good else "warning",
-                    )
-                )
+                near = kin.get((child, parent))
+                good = likeness.verdict == "kin" and (near is None or near.verdict in ("same", "near"))
+                answer = lineage.verdict(near, likeness)
+                pair = f"{LABELS[child].capitalize()} and {LABELS[parent]}: {ANSWERS[likeness.verdict]}"
+                out.append(notice(pair, "ok" if good else "warning"))
+                out += [f'<p class="ts-about">{html.escape(t)}</p>' for t in dict.fromkeys((answer, likeness.sentence))]
         yield "".join(out)
     except Exception as error:
         yield notice(say(error), "error")

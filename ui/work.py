@@ -18,8 +18,9 @@ Item = TypeVar("Item")
 log = logging.getLogger("transferscope")
 
 
-def background(make: Callable[[Callable[[], None]], Iterator[Item]]) -> Iterator[Item | None]:
-    """The items of make(tick) as they come, and None on every beat without one.
+def background(make: Callable[[Callable[[], None]], Iterator[Item]], newest: bool = False) -> Iterator[Item | None]:
+    """The items of make(tick) as they come, and None on every beat without one; with `newest`, of those that came
+    meanwhile the last alone.
 
     The work calls `tick` often: it raises Cancelled once the page has gone or stopped. An error in the work is raised
     here, in its turn.
@@ -53,11 +54,19 @@ def background(make: Callable[[Callable[[], None]], Iterator[Item]]) -> Iterator
             except queue.Empty:
                 yield None
                 continue
-            if item is end:
-                return
-            if isinstance(item, Exception):
-                raise item
-            yield item
+            following = None
+            while newest and not out.empty() and item is not end and not isinstance(item, Exception):
+                following = out.get()
+                if following is end or isinstance(following, Exception):
+                    break
+                item, following = following, None
+            for step in (item, following):
+                if step is end:
+                    return
+                if isinstance(step, Exception):
+                    raise step
+                if step is not None:
+                    yield step
     finally:
         stop.set()
 

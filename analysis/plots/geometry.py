@@ -29,14 +29,20 @@ def rank(kind: str) -> tuple:
 
 
 def ticks(shown: Measure) -> str:
-    return ".1%" if shown.form == "share" else ".2g"
+    return {"share": ".2~p", "signed": ".3~f", "strength": ".2~f"}.get(shown.form, ".3~g")
+
+
+def mode(name: str) -> str:
+    """Whether an axis of the measure may go below zero."""
+    return "normal" if MEASURES[name].form in ("signed", "strength") else "nonnegative"
 
 
 def colours(shown: Measure, values: np.ndarray) -> dict[str, Any]:
     """The colour scale of a heat map: from pale to dark, or from one colour to another around the measure's middle."""
     finite = values[np.isfinite(values)]
     if shown.middle is None or not len(finite):
-        return {"colorscale": SEQUENTIAL}
+        nothing = not finite.any()  # one value for all is no range
+        return {"colorscale": SEQUENTIAL, **({"zmin": 0, "zmax": 1} if nothing else {})}
     far = max(float(np.abs(finite - shown.middle).max()), 1e-3)
     return {"colorscale": DIVERGING, "zmin": shown.middle - far, "zmax": shown.middle + far}
 
@@ -54,14 +60,13 @@ def cells(found: Comparison, name: str) -> pd.DataFrame:
 def told(row: Any, name: str) -> str:
     """What hovering over one cell says beneath its name."""
     value, width = float(getattr(row, name)), float(row.width)
-    more_or_less = "(from one block only)" if np.isnan(width) else margin(name, width)
     more = f" and {row.count - 1} like it" if row.count > 1 else ""
     rest = [
         f"{mathy(MEASURES[n].label)} {written(n, v)}"
         for n in BESIDE
         if n != name and np.isfinite(v := float(getattr(row, n)))
     ]
-    shown = f"<b>{mathy(MEASURES[name].label)} = {written(name, value)}</b> {more_or_less}"
+    shown = f"<b>{mathy(MEASURES[name].label)} = {written(name, value)}</b> {margin(name, width)}"
     return f"{html.escape(row.tensor)}{more}<br>{row.shape}<br>{shown}<br>{' · '.join(rest)}"
 
 
@@ -79,7 +84,7 @@ def heat_map(found: Comparison, name: str) -> go.Figure:
         go.Heatmap(
             z=values,
             x=[str(layer) for layer in layers],
-            y=kinds,
+            y=[html.escape(kind) for kind in kinds],
             text=hover,
             customdata=tensors,
             hovertemplate="<b>layer %{x}, %{y}</b><br>%{text}<extra></extra>",
@@ -105,12 +110,12 @@ def depth_lines(found: Comparison, name: str) -> go.Figure:
             y=line[name].astype(float),
             customdata=line["tensor"],
             text=[told(row, name) for row in line.itertuples()],
-            name=str(kind),
+            name=html.escape(kind),
             mode="lines+markers",
             line={"width": 1.2, "color": LINES[1 + number % (len(LINES) - 1)]},
             marker={"size": 4},
             opacity=0.75,
-            hovertemplate=f"<b>layer %{{x}}, {kind}</b><br>%{{text}}<extra></extra>",
+            hovertemplate=f"<b>layer %{{x}}, {html.escape(kind)}</b><br>%{{text}}<extra></extra>",
         )
     whole = found.grouped(["layer"]).assign(width=found.widths(["layer"])[name].to_numpy()).dropna(subset="layer")
     whole = whole.sort_values("layer")
@@ -132,7 +137,9 @@ def depth_lines(found: Comparison, name: str) -> go.Figure:
     )
     neutral(figure, name, "y")
     figure.update_xaxes(title="layer", dtick=max(1, len(whole) // 12))
-    figure.update_yaxes(title=mathy(MEASURES[name].label), automargin=True, tickformat=ticks(MEASURES[name]))
+    figure.update_yaxes(
+        title=mathy(MEASURES[name].label), automargin=True, rangemode=mode(name), tickformat=ticks(MEASURES[name])
+    )
     legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "font": {"size": 11}}
     return dressed(
         figure, max(440, 110 + 26 * rows["kind"].nunique()), legend=legend, margin={"l": 56, "r": 16, "t": 40, "b": 150}
@@ -148,10 +155,10 @@ def kind_boxes(found: Comparison, name: str) -> go.Figure:
         dots = rows[rows["kind"] == kind]
         figure.add_box(
             x=dots[name].astype(float),
-            y=[kind] * len(dots),
+            y=[html.escape(kind)] * len(dots),
             customdata=dots["tensor"],
             text=[f"layer {row.layer}: {written(name, getattr(row, name))}" for row in dots.itertuples()],
-            name=kind,
+            name=html.escape(kind),
             orientation="h",
             boxpoints="all",
             jitter=0.5,
@@ -160,12 +167,16 @@ def kind_boxes(found: Comparison, name: str) -> go.Figure:
             line={"width": 1.2, "color": LINES[1 + number % (len(LINES) - 1)]},
             marker={"size": 4},
             hoveron="points",
-            hovertemplate=f"<b>{kind}</b><br>%{{text}}<extra></extra>",
+            hovertemplate=f"<b>{html.escape(kind)}</b><br>%{{text}}<extra></extra>",
             showlegend=False,
         )
     neutral(figure, name, "x")
-    figure.update_yaxes(automargin=True, categoryorder="array", categoryarray=kinds, showgrid=False)
-    figure.update_xaxes(title=mathy(MEASURES[name].label), tickformat=ticks(MEASURES[name]), automargin=True)
+    figure.update_yaxes(
+        automargin=True, categoryorder="array", categoryarray=[html.escape(kind) for kind in kinds], showgrid=False
+    )
+    figure.update_xaxes(
+        title=mathy(MEASURES[name].label), rangemode=mode(name), tickformat=ticks(MEASURES[name]), automargin=True
+    )
     return dressed(figure, max(300, 90 + 30 * len(kinds)))
 
 
@@ -177,7 +188,7 @@ def outside_bars(found: Comparison, name: str) -> go.Figure | None:
     rows = pd.concat([table[PLACE], measure(table)], axis=1)
     widths = found.widths(["tensor"]).set_index("tensor").loc[rows["tensor"], name].to_numpy(float)
     values = rows[name].to_numpy(float)
-    labels = rows["tensor"].str.removesuffix(".weight").str.removeprefix("model.").tolist()
+    labels = rows["tensor"].str.removesuffix(".weight").str.removeprefix("model.").map(html.escape).tolist()
     figure = go.Figure(
         go.Bar(
             x=values,
@@ -185,7 +196,7 @@ def outside_bars(found: Comparison, name: str) -> go.Figure | None:
             orientation="h",
             customdata=rows["tensor"],
             text=[f"{written(name, v)} {margin(name, w)}" for v, w in zip(values, widths, strict=True)],
-            hovertext=[f"{t}<br>{s}" for t, s in zip(rows["tensor"], rows["shape"], strict=True)],
+            hovertext=[f"{html.escape(t)}<br>{s}" for t, s in zip(rows["tensor"], rows["shape"], strict=True)],
             hovertemplate="%{hovertext}<br>" + mathy(MEASURES[name].label) + " = %{text}<extra></extra>",
             error_x={
                 "type": "data",
@@ -202,7 +213,9 @@ def outside_bars(found: Comparison, name: str) -> go.Figure | None:
     )
     neutral(figure, name, "x")
     figure.update_yaxes(automargin=True, autorange="reversed", showgrid=False)
-    figure.update_xaxes(title=mathy(MEASURES[name].label), tickformat=ticks(MEASURES[name]), automargin=True)
+    figure.update_xaxes(
+        title=mathy(MEASURES[name].label), rangemode=mode(name), tickformat=ticks(MEASURES[name]), automargin=True
+    )
     return dressed(figure, max(300, 90 + 30 * len(rows)))
 
 
