@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparison import LEAST, Comparison, compare
+from analysis.geometry import measure as measured
 from analysis.lineage import kinships, swapped
 from analysis.measures import MEASURES
 from analysis.plots import geometry as plots
@@ -120,10 +121,18 @@ def figures(found: Comparison | None, measure: str) -> list[Any]:
     if MEASURES[measure].yardstick and bool(found.table["g33"].isna().all()):
         lacking = notice("This measure needs a target fine-tuned model. Choose one on the Triple tab.", "note")
         return [explain(measure) + lacking, *nothing]
+    if not np.isfinite(measure_of(found, measure)).any():
+        lacking = notice("This measure is undefined here: Δ or δ is zero in every tensor.", "note")
+        return [explain(measure) + lacking, *nothing]
     if not found.table["layer"].notna().any():
         return [explain(measure), *nothing[:3], plots.outside_bars(found, measure)]
     drawn = (plots.heat_map, plots.depth_lines, plots.kind_boxes, plots.outside_bars)
     return [explain(measure), *(draw(found, measure) for draw in drawn)]
+
+
+def measure_of(found: Comparison, name: str) -> np.ndarray:
+    """A measure of every tensor."""
+    return measured(found.table)[name].to_numpy(float)
 
 
 class Shown:
@@ -194,7 +203,7 @@ def run(shared: Shared, refs: Refs, measure: str, alpha: object, exact: bool | N
 
 def kinds_of_kin(found: Comparison) -> list[Finding]:
     """What the weights say of each child and its parent."""
-    levels = {"same": "warning", "near": "ok", "far": "warning", "unrelated": "warning", "unknown": "note"}
+    levels = {"same": "note", "near": "ok", "far": "warning", "unrelated": "warning", "unknown": "note"}
     told = [Finding(levels[k.verdict], k.sentence) for k in kinships(found.gram)]
     turned = swapped(found.gram)
     return [Finding("warning", turned), *told] if turned else told

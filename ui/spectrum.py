@@ -101,7 +101,8 @@ def build() -> SpectrumPart:
     gr.HTML(
         '<h2 class="ts-h2" id="one-tensor">One tensor, looked into</h2><p class="ts-about">Click a cell above, or choose a '
         "tensor. Few directions that hold most of Δ mean a simple change; directions shared with δ, beyond chance, mean "
-        "that fine-tuning and the new release pull at the same features.</p>",
+        "that fine-tuning and the new release pull at the same features. In an embedding the first one is often only the mean "
+        "of all rows, which strangers share too.</p>",
         padding=False,
     )
     with gr.Row(elem_classes="ts-bar"):
@@ -350,6 +351,17 @@ def some(layers: list[int]) -> list[str]:
     return [str(layer) for layer in dict.fromkeys((layers[0], layers[len(layers) // 2], layers[-1]))] if layers else []
 
 
+def readable(column: str) -> str:
+    """A column of spectra_table in the page's words: overlap_shift_left → shared with δ, left."""
+    words_ = {
+        "sigma_1": "σ₁", "sigma_1_error": "σ₁ ±", "overlap_shift_left": "shared with δ, left",
+        "overlap_shift_right": "shared with δ, right", "overlap_reference_left": "shared with Δₜ, left",
+        "overlap_reference_right": "shared with Δₜ, right", "chance_left": "by chance, left", "chance_right": "by chance, right",
+    }  # fmt: skip
+    word = re.sub(r"^top_(\d+)$", r"in the top \1", re.sub(r"^directions_(\d+)$", r"directions for \1 %", column))
+    return words_.get(column, word.replace("_", " "))
+
+
 def run_layers(shared: Shared, refs: Refs, chosen: object) -> Iterator[list[Any]]:
     """The summary of every matrix of the chosen layers.
 
@@ -377,6 +389,7 @@ def run_layers(shared: Shared, refs: Refs, chosen: object) -> Iterator[list[Any]
         path = scratch() / f"spectra-{triple.identity[:8]}.csv"
         table.to_csv(path, index=False)
         shown = table.drop(columns=[c for c in table if table[c].isna().all()]).round(4)
+        shown = shown.rename(columns={name: readable(name) for name in shown})
         yield ["", gr.update(value=shown, visible=True), gr.update(value=str(path), visible=True)]
     except Exception as error:
         yield [notice(say(error), "error"), gr.update(visible=False), gr.update(visible=False)]
