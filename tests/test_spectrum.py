@@ -11,23 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from analysis import spectrum
+from analysis.decompose import Spectrum, Top, decompose, estimate_seconds
+from analysis.entries import histogram
+from analysis.intruders import heaviest, intruders
+from analysis.matrix import matrices, slices
 from analysis.plots.spectrum import histogram_figure, overlap_figure, spectrum_figure
-from analysis.spectrum import (
-    Spectrum,
-    decompose,
-    estimate_seconds,
-    heaviest,
-    histogram,
-    intruders,
-    matrices,
-    overlap,
-    random_share,
-    slices,
-    spectra,
-    spectra_table,
-    tensor_spectra,
-)  # fmt: skip
+from analysis.spectrum import overlap, random_share, spectra, spectra_table, tensor_spectra
 from transfer.errors import Cancelled, ReadError, TripleError
 from transfer.stream import Reader
 from transfer.triple import open_triple
@@ -52,7 +41,7 @@ def energy(a: torch.Tensor) -> float:
     return float(a.double().square().sum())
 
 
-def top(a: torch.Tensor, exact: bool | None = None, **how) -> spectrum.Top:
+def top(a: torch.Tensor, exact: bool | None = None, **how) -> Top:
     return decompose(a, energy(a), exact, **how)
 
 
@@ -116,7 +105,7 @@ def test_randomised_ones_are_the_same_each_time_and_know_it_when_they_are_whole(
 
 
 def test_forced_exact_values_of_a_large_matrix(monkeypatch):
-    monkeypatch.setattr(spectrum, "EXACT_SIDE", 32)
+    monkeypatch.setattr("analysis.decompose.EXACT_SIDE", 32)
     a = with_values(DECAYS["slow"](200), 200, 300)
     assert not top(a, rank=16).spectrum.exact
     forced = top(a, exact=True, rank=16)

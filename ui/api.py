@@ -5,7 +5,8 @@ from typing import Any
 import gradio as gr
 
 from analysis.comparison import compare as comparisons
-from analysis.spectrum import estimate_seconds, spectra, spectra_table
+from analysis.decompose import estimate_seconds
+from analysis.spectrum import spectra, spectra_table
 from analysis.sweep import best, steps, sweep
 from transfer.chat import Sampling, answer
 from transfer.errors import TransferscopeError

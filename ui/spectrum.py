@@ -13,21 +13,12 @@ import gradio as gr
 import numpy as np
 
 from analysis import lineage
+from analysis.decompose import EXACT_SIDE, estimate_seconds
+from analysis.entries import Histogram, histogram
 from analysis.geometry import ANY, place
+from analysis.matrix import matrices, slices
 from analysis.plots.spectrum import histogram_figure, overlap_figure, spectrum_figure
-from analysis.spectrum import (
-    EXACT_SIDE,
-    Histogram,
-    MatrixSpectra,
-    estimate_seconds,
-    histogram,
-    matrices,
-    random_share,
-    slices,
-    spectra,
-    spectra_table,
-    tensor_spectra,
-)
+from analysis.spectrum import MatrixSpectra, random_share, spectra, spectra_table, tensor_spectra
 from transfer.align import Aligned
 from transfer.errors import TripleError
 from transfer.hub import HOSTED

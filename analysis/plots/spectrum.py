@@ -3,7 +3,9 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from ..spectrum import Histogram, MatrixSpectra, Spectrum, noise
+from ..decompose import Spectrum, noise
+from ..entries import Histogram
+from ..spectrum import MatrixSpectra
 from .look import COLOURS, INK, dressed, mathy
 
 SYMBOLS = {name: mathy(symbol) for name, symbol in {"delta": "Δ", "shift": "δ", "reference": "Δ_t"}.items()}
