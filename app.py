@@ -16,7 +16,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from transformers.utils import logging as transformers_logging
 
-from analysis.kernel import warm
+from analysis import kernel
+from transfer import mixing
 from ui.page import build
 from ui.theme import CSS, theme
 
@@ -25,7 +26,7 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 logging.getLogger("httpx").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
-threading.Thread(target=warm, daemon=True).start()
+threading.Thread(target=lambda: (kernel.warm(), mixing.warm()), daemon=True).start()
 demo = build()
 demo.queue(default_concurrency_limit=8, max_size=64)
 

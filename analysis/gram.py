@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from transfer.align import Aligned
-from transfer.stream import THREADS, Reader, spread
+from transfer.stream import SPAN, THREADS, Reader, spread
 from transfer.triple import Triple
 
 from .kernel import FIELDS, LIMITS, PAIRS, REFERENCE, tally, tally_torch, walk
@@ -19,7 +19,6 @@ from .kernel import FIELDS, LIMITS, PAIRS, REFERENCE, tally, tally_torch, walk
 ROLES = ("source_base", "source_tuned", "target_base", "target_tuned")
 STEP = 65536  # elements read at once: four checkpoints' stay in the second cache
 DEVICE_STEP = 1 << 22  # the same on a GPU, where a call costs more than the cache
-SPAN = 1 << 22  # elements of one thread's turn: a stop is heard between two, and an embedding of a billion has many
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def gram_pass(
     that raises. Raises ReadError where a file does not hold what its header says.
     """
     tensors = sorted((t for t in triple.tensors if t.merged and t.numel), key=lambda t: -t.numel)
-    spans = [(t, *span) for t in tensors for span in cut(t)]
+    spans = [(t, *span) for t in tensors for span in t.spans(SPAN)]
     left = {t.name: t.numel for t in tensors}
     found: dict[str, TensorGram] = {}
     with Reader(triple.checkpoints, tick) as reader:
@@ -111,9 +110,3 @@ def gram_pass(
                 yield whole
             else:
                 found[gram.name] = whole
-
-
-def cut(tensor: Aligned) -> list[tuple[int, int]]:
-    """A tensor's elements as spans of about SPAN, on borders of its grain."""
-    size = max(1, SPAN // tensor.grain) * tensor.grain
-    return [(start, min(start + size, tensor.numel)) for start in range(0, tensor.numel, size)]

@@ -9,14 +9,11 @@ be reordered, but NaN stays NaN, and what rounds must not be reordered at all.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic, overload
 
+from transfer.bits import to_bf16, to_bits, to_f16, to_float, wide
 from transfer.pull import compiled, pull
 
 BLOCK = 1024  # elements
@@ -37,68 +34,6 @@ MOST = "most"  # max |Δ|: a maximum, not a sum
 FIELDS = (*SUMS, MOST)
 REFERENCE = [i for i, name in enumerate(FIELDS) if name[-1] == "3" or "reference" in name]  # what needs m'_t
 LIMITS = {"BF16": 16, "F16": 13, "F32": 0, "F64": 0}  # merged dtype → bits of float32's mantissa that it lacks
-
-
-def _to_float(context, bits):
-    """uint32 → the float32 of these bits."""
-    return types.float32(types.uint32), lambda c, builder, s, args: builder.bitcast(args[0], ir.FloatType())
-
-
-def _to_bits(context, value):
-    """float32 → its bits as uint32."""
-    return types.uint32(types.float32), lambda c, builder, s, args: builder.bitcast(args[0], ir.IntType(32))
-
-
-to_float: Any = intrinsic(_to_float)
-to_bits: Any = intrinsic(_to_bits)
-
-
-@compiled(exact=True)
-def from_f16(bits):
-    """int16, the bits of a float16 → its value as a float32, exactly.
-
-    Shifted into float32's place the exponent is too small by 112; a product mends that, for subnormals too.
-    """
-    low = np.uint32(bits) & np.uint32(0x7FFF)
-    sign = (np.uint32(bits) & np.uint32(0x8000)) << np.uint32(16)
-    finite = to_bits(to_float(low << np.uint32(13)) * np.float32(2.0**112))
-    found = finite if low < np.uint32(0x7C00) else (low << np.uint32(13)) | np.uint32(0x7F800000)
-    return to_float(found | sign)
-
-
-def wide(x):
-    """A stored weight as a float: uint16 are the bits of a bfloat16, int16 those of a float16."""
-    raise NotImplementedError  # for compiled code alone
-
-
-@overload(wide)
-def _wide(x):
-    if x == types.uint16:
-        return lambda x: to_float(np.uint32(x) << np.uint32(16))
-    if x == types.int16:
-        return lambda x: from_f16(x)
-    return lambda x: x
-
-
-@compiled(exact=True)
-def to_bf16(x):
-    """float32 → the nearest bfloat16, ties to even, as a float32."""
-    bits = to_bits(x)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    return to_float((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000))
-
-
-@compiled(exact=True)
-def to_f16(x):
-    """float32 → the nearest float16, ties to even, as a float32; its subnormals are whole multiples of 2⁻²⁴."""
-    bits = to_bits(x)
-    odd = (bits >> np.uint32(13)) & np.uint32(1)
-    normal = to_float((bits + np.uint32(0x0FFF) + odd) & np.uint32(0xFFFFE000))
-    half = np.float32(0.5) if x >= 0 else np.float32(-0.5)  # between ½ and 1 float32's own step is 2⁻²⁴
-    small = (x + half) - half
-    found = small if abs(x) < np.float32(2.0**-14) else normal
-    most = np.float32(np.inf) if x > 0 else np.float32(-np.inf)
-    return most if abs(found) > np.float32(65504) else found
 
 
 @compiled(exact=True)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from analysis.gram import stored
-from analysis.kernel import BLOCK, FIELDS, LIMITS, PAIRS, from_f16, tally, tally_torch, to_bf16, to_f16
+from analysis.kernel import BLOCK, FIELDS, LIMITS, PAIRS, tally, tally_torch
+from transfer.bits import from_f16, to_bf16, to_f16
 
 GRAM = [f"g{i}{j}" for i, j in PAIRS]
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}

@@ -46,6 +46,11 @@ class Aligned:
         by_row = any(part.rows is not None for part in self.parts.values())
         return self.numel // self.shape[0] if by_row else 1
 
+    def spans(self, size: int) -> list[tuple[int, int]]:
+        """The elements as spans of about that many, on borders of the grain."""
+        each = max(1, size // self.grain) * self.grain
+        return [(start, min(start + each, self.numel)) for start in range(0, self.numel, each)]
+
 
 @dataclass(frozen=True)
 class Alignment:

@@ -27,7 +27,7 @@ from .align import Aligned
 from .errors import LiveError, TransferscopeError
 from .plane import LABELS, Mix
 from .quant import KEYS
-from .stream import TORCH, Reader, spread
+from .stream import SPAN, TORCH, Reader, spread
 from .triple import Triple
 
 # from_pretrained swaps methods of its classes while it works: two at once leave them swapped, and from then on tied
@@ -75,7 +75,8 @@ class LiveModel:
                 tensor.copy_(fresh[name])
         else:
             with Reader(self.triple.checkpoints) as reader:
-                for _ in spread(lambda pair: fill(reader, *pair, mix), self._homes, reader.cancelled):
+                turns = ((tensor, home, *span) for tensor, home in self._homes for span in tensor.spans(SPAN))
+                for _ in spread(lambda turn: fill(reader, mix, *turn), turns, reader.cancelled):
                     pass
         self.mix = mix
         self.seconds = time.perf_counter() - start
@@ -119,7 +120,10 @@ class LiveModel:
         """The whole model at a point, under the names of the files."""
         state = {t.name: torch.empty(t.shape, dtype=TORCH[t.dtype]) for t in self.triple.tensors}
         with Reader(self.triple.checkpoints) as reader:
-            for _ in spread(lambda t: fill(reader, t, state[t.name], mix), self.triple.tensors, reader.cancelled):
+            turns = (
+                (tensor, state[tensor.name], *span) for tensor in self.triple.tensors for span in tensor.spans(SPAN)
+            )
+            for _ in spread(lambda turn: fill(reader, mix, *turn), turns, reader.cancelled):
                 pass
         return state
 
@@ -167,11 +171,15 @@ class LiveModel:
         return homes if filled >= {w.data_ptr() for w in weights.values()} else None
 
 
-def fill(reader: Reader, tensor: Aligned, home: torch.Tensor, mix: Mix) -> None:
-    """Set `home`, of the tensor's shape on any device, to the tensor at a point."""
-    flat = home.view(-1)
-    for where, piece in reader.mixed(tensor, mix):
-        flat[where].copy_(piece)
+def fill(reader: Reader, mix: Mix, tensor: Aligned, home: torch.Tensor, start: int, stop: int) -> None:
+    """Set elements [start, stop) of `home`, of the tensor's shape and contiguous on any device, to the tensor at a point."""
+    there = home.view(-1)[start:stop]
+    if there.device.type == "cpu" and there.dtype == TORCH[tensor.dtype]:
+        reader.fill(tensor, mix, start, stop, there)
+    else:
+        held = torch.empty(stop - start, dtype=TORCH[tensor.dtype])
+        reader.fill(tensor, mix, start, stop, held)
+        there.copy_(held)
 
 
 def threads_for(nbytes: int) -> int:

@@ -19,9 +19,10 @@ import torch
 from .align import Aligned, Part
 from .checkpoint import Checkpoint, TensorInfo, stamp
 from .errors import Cancelled, ReadError
+from .mixing import BF16, F16, PLAIN, mix_files
 from .once import Once
 from .plane import Mix
-from .pull import AVAILABLE
+from .pull import AVAILABLE, pull
 from .quant import dequantise
 from .ranges import CONNECTIONS, RemoteFile
 
@@ -35,6 +36,11 @@ TORCH = {
     "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
 # As compiled code takes them: the 16-bit floats by their bits, told apart by the sign of the integer.
+FORMS = {"BF16": BF16, "F16": F16, "F32": PLAIN, "F64": PLAIN}  # how compiled code writes the merged dtype
+ORDER = ("source_base", "target_base", "source_tuned", "target_tuned")  # in which parts are added up
+STEP = 16384  # elements that compiled code mixes at once: three parts and their sum stay in the second cache
+PIECE = 1 << 18  # elements that `mixed` hands out at once
+SPAN = 1 << 22  # elements of one thread's turn: a stop is heard between two
 BARE = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32, "F64": np.float64}
 
 Item = TypeVar("Item")
@@ -196,11 +202,43 @@ class Reader:
             "read. Fetch it again."
         )
 
-    def mixed(self, tensor: Aligned, mix: Mix) -> Iterator[tuple[slice, torch.Tensor]]:
-        """The tensor at a point, piece by piece, in the merged dtype."""
+    def mixed(self, tensor: Aligned, mix: Mix, step: int = PIECE) -> Iterator[tuple[slice, torch.Tensor]]:
+        """The tensor at a point, piece by piece of about `step` elements, in the merged dtype."""
+        for start, stop in tensor.spans(step):
+            piece = torch.empty(stop - start, dtype=TORCH[tensor.dtype])
+            self.fill(tensor, mix, start, stop, piece)
+            yield slice(start, stop), piece
+
+    def fill(self, tensor: Aligned, mix: Mix, start: int, stop: int, out: torch.Tensor) -> None:
+        """Set `out`, flat and contiguous on the CPU and of the merged dtype, to elements [start, stop) at a point.
+
+        In compiled code where it can read them by itself, else in torch: bit by bit the same. Raises ReadError,
+        HubError, Cancelled.
+        """
         weights = mix.parts if tensor.merged else {"target_base": 1.0}
-        for where, parts in self.chunks(tensor, weights):
-            yield where, blend(parts, weights, TORCH[tensor.dtype])
+        roles = [role for role in ORDER if role in weights]
+        direct = self.direct(tensor, roles, start)
+        if (
+            direct
+            and len(roles) == 1
+            and list(weights.values()) == [1.0]
+            and tensor.parts[roles[0]].info.dtype == tensor.dtype
+        ):
+            raw = out.view(torch.uint8).numpy()
+            if not pull(direct.files[0], raw.ctypes.data, raw.nbytes, direct.offsets[0]):
+                raise self.short(roles[0], tensor.parts[roles[0]].info)
+        elif direct and tensor.dtype in FORMS:
+            form = FORMS[tensor.dtype]
+            there = out.view(torch.int16).numpy().view(np.uint16) if form else out.numpy()
+            buffers: np.ndarray = np.empty((len(roles), min(STEP, stop - start)), direct.dtype)
+            each = np.array([weights[role] for role in roles])
+            based = "source_base" in weights and len(roles) > 1
+            ended = mix_files(direct.files, direct.offsets, stop - start, buffers, each, based, form, there)
+            if ended >= 0:
+                raise self.short(roles[ended], tensor.parts[roles[ended]].info)
+        else:
+            for where, parts in self.chunks(tensor, roles, start, stop):
+                out[where.start - start : where.stop - start] = blend(parts, weights, TORCH[tensor.dtype])
 
 
 def blend(parts: dict[str, torch.Tensor], weights: dict[str, float], dtype: torch.dtype) -> torch.Tensor:
@@ -214,7 +252,7 @@ def blend(parts: dict[str, torch.Tensor], weights: dict[str, float], dtype: torc
         return only if only.dtype == dtype else round_once(only.double(), dtype)
     base = parts["source_base"].to(torch.float64) if "source_base" in weights else None
     total = base.clone() if base is not None else torch.zeros(len(next(iter(parts.values()))), dtype=torch.float64)
-    for role in ("target_base", "source_tuned", "target_tuned"):
+    for role in ORDER[1:]:
         if role in weights:
             term = parts[role].to(torch.float64)
             total.add_((term - base if base is not None else term).mul_(weights[role]))

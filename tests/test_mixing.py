@@ -1,0 +1,116 @@
+"""The compiled mixing against the plain one, bit by bit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from transfer import stream
+from transfer.errors import ReadError
+from transfer.mixing import bf16_bits, f16_bits
+from transfer.plane import CORNERS, ROLES, Mix, point
+from transfer.stream import TORCH, Reader, blend, round_once
+from transfer.triple import Triple, open_triple
+
+NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
+HARD = [
+    0.0,
+    -0.0,
+    65519.999,
+    65520.0,
+    1e300,
+    -1e300,
+    np.inf,
+    -np.inf,
+    2.0**-25,
+    2.0**-24,
+    1.5 * 2.0**-24,
+    5e-324,
+    np.nan,
+]
+
+
+def bits(x: torch.Tensor) -> np.ndarray:
+    """Equal bits, but for NaN, of which there are many."""
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    return torch.where(torch.isnan(x), torch.full_like(x, 7), x).view(whole).numpy()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.floats(), st.floats(-1e-4, 1e-4), st.floats(-7e4, 7e4), st.sampled_from(HARD)))
+def test_one_number_is_rounded_once(x):
+    for ours, dtype in ((bf16_bits, torch.bfloat16), (f16_bits, torch.float16)):
+        found = torch.tensor([int(ours(x))], dtype=torch.int32).to(torch.int16).view(dtype)
+        assert bits(found) == bits(round_once(torch.tensor([x], dtype=torch.float64), dtype))
+
+
+@pytest.fixture(scope="module", params=list(NAMES), ids=NAMES.values())
+def odd(request, tmp_path_factory) -> Triple:
+    """A triple of one dtype with a tensor of an odd length that holds large, small and broken numbers."""
+    folder = tmp_path_factory.mktemp("odd")
+    torch.manual_seed(0)
+    base = torch.randn(40_003, dtype=torch.float64)
+    for i, role in enumerate(ROLES):
+        x = base + i * 0.02 * torch.randn(40_003, dtype=torch.float64)
+        x[:200] *= 10.0 ** torch.randint(-9, 5, (200,))
+        x[-len(HARD) :] = torch.tensor(HARD).roll(i)
+        (folder / role).mkdir()
+        same = torch.arange(7, dtype=torch.float64)
+        save_file(
+            {"a.weight": x.to(request.param), "b.weight": same.to(request.param)}, folder / role / "model.safetensors"
+        )
+        (folder / role / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 7}))
+    return open_triple({role: str(folder / role) for role in ROLES})
+
+
+MIXES = [
+    *CORNERS.values(), point(0.3), point(-1.7, 0.4), point(1, 0.5), point(0, 0.5), point(2.5, 1), Mix((-0.5, 0.5, 0.5, 0.5)),
+    Mix((0.0, 0.0, 0.5, 0.5)), Mix((0.0, 0.3, 0.3, 0.4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mix", MIXES, ids=str)
+def test_files_are_mixed_as_blend_mixes_them(odd, mix, monkeypatch):
+    monkeypatch.setattr(stream, "STEP", 1000)
+    with Reader(odd.checkpoints) as reader:
+        for tensor in odd.tensors:
+            whole = next(parts for _, parts in reader.chunks(tensor, mix.parts, step=10**9))
+            plain = blend(whole, mix.parts, TORCH[tensor.dtype])
+            found = torch.cat([piece for _, piece in reader.mixed(tensor, mix, step=9_999)])
+            assert np.array_equal(bits(found), bits(plain)), tensor.name
+            part = torch.empty(1003, dtype=TORCH[tensor.dtype])
+            if tensor.numel > 3000:
+                reader.fill(tensor, mix, 1500, 2503, part)
+                assert np.array_equal(bits(part), bits(plain[1500:2503]))
+
+
+def test_without_the_compiled_way_it_is_the_same(odd, monkeypatch):
+    def all_of(mix: Mix) -> list[np.ndarray]:
+        with Reader(odd.checkpoints) as reader:
+            return [bits(torch.cat([p for _, p in reader.mixed(t, mix)])) for t in odd.tensors]
+
+    ours = [all_of(mix) for mix in MIXES]
+    monkeypatch.setattr(stream, "AVAILABLE", False)
+    for mix, found in zip(MIXES, ours, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(found, all_of(mix), strict=True))
+
+
+def test_a_file_that_ends_too_soon_is_a_sentence(tmp_path):
+    for role in ROLES[:3]:
+        (tmp_path / role).mkdir()
+        save_file({"a.weight": torch.randn(200_000)}, tmp_path / role / "model.safetensors")
+        (tmp_path / role / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 7}))
+    found = open_triple({role: str(tmp_path / role) for role in ROLES[:3]})
+    out = torch.empty(1000)
+    with Reader(found.checkpoints) as reader:
+        reader.fill(found.tensors[0], point(1), 0, 1000, out)
+        with (tmp_path / "source_tuned" / "model.safetensors").open("r+b") as file:
+            file.truncate(100_000)
+        with pytest.raises(ReadError, match=r"source_tuned.* ended inside tensor a\.weight"):
+            reader.fill(found.tensors[0], point(1), 150_000, 151_000, out)
+        with pytest.raises(ReadError, match=r"source_tuned.* ended inside tensor a\.weight"):
+            reader.fill(found.tensors[0], CORNERS["source_tuned"], 150_000, 151_000, out)

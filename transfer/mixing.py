@@ -1,0 +1,93 @@
+"""A point of the plane out of its parents' files, in fused compiled loops: read, mixed in float64, rounded once.
+
+Bit by bit what stream.blend makes of the same parts, at the speed of memory. Nothing may be reordered or fused here.
+"""
+
+import numpy as np
+
+from .bits import to_bf16, to_bits, to_f16, to_float, wide
+from .pull import compiled, pull
+
+BF16, F16, PLAIN = 16, 13, 0  # how the merged dtype is written: as bits of 16, or as the float that it is
+
+
+@compiled(exact=True)
+def to_odd(x):
+    """float64 → float32, to the neighbour with the odd last bit where it is inexact (Boldo and Melquiond 2008).
+
+    What is rounded to a 16-bit float from there is rounded as if from float64.
+    """
+    single = np.float32(x)
+    back, bits = np.float64(single), to_bits(single)
+    bits = bits - np.uint32(1) if abs(back) > abs(x) and np.isfinite(single) else bits
+    inexact = back != x and np.isfinite(single)
+    return to_float(bits | np.uint32(1) if inexact else bits)
+
+
+@compiled(exact=True)
+def bf16_bits(x):
+    """float64 → the bits of the nearest bfloat16, as uint16; NaN is the quiet one."""
+    if x != x:
+        return np.uint16(0x7FC0)
+    return np.uint16(to_bits(to_bf16(to_odd(x))) >> np.uint32(16))
+
+
+@compiled(exact=True)
+def f16_bits(x):
+    """float64 → the bits of the nearest float16, as uint16."""
+    if x != x:
+        return np.uint16(0x7E00)
+    single = to_odd(x)
+    sign = (to_bits(single) >> np.uint32(16)) & np.uint32(0x8000)  # of a zero too
+    size = abs(to_f16(single))
+    whole = np.uint32(size * np.float32(2.0**24)) if size < np.float32(2.0**-14) else np.uint32(0)
+    normal = (to_bits(size) >> np.uint32(13)) - np.uint32(112 << 10)
+    found = np.uint32(0x7C00) if size > np.float32(65504) else whole if size < np.float32(2.0**-14) else normal
+    return np.uint16(found | sign)
+
+
+@compiled(exact=True)
+def mix_files(files, offsets, count, buffers, weights, based, form, out):
+    """Write `count` mixed weights to `out`; the index of the file that ended too soon, or −1.
+
+    `files` (int32) and `offsets` (int64, bytes) are one for each part, m_s first where `based`; `weights` are its parts'
+    coefficients (float64; m_s's own is not used: it is what the others leave). `buffers` [parts, elements], of the stored
+    dtype, are what is read at once. `out` is uint16 for 16-bit floats (`form` BF16 or F16), else of the merged dtype.
+    """
+    n, step = len(files), buffers.shape[1]
+    total = np.empty(step)
+    for start in range(0, count, step):
+        size = min(step, count - start)
+        for k in range(n):
+            width = buffers.itemsize
+            if not pull(files[k], buffers[k].ctypes.data, size * width, offsets[k] + start * width):
+                return k
+        sums, there = total[:size], out[start : start + size]
+        base = buffers[0, :size]
+        for i in range(size):
+            sums[i] = np.float64(wide(base[i])) if based else 0.0 + np.float64(wide(base[i])) * weights[0]
+        for k in range(1, n):
+            part, weight = buffers[k, :size], weights[k]
+            if based:
+                for i in range(size):
+                    sums[i] += (np.float64(wide(part[i])) - np.float64(wide(base[i]))) * weight
+            else:
+                for i in range(size):
+                    sums[i] += np.float64(wide(part[i])) * weight
+        if form == BF16:
+            for i in range(size):
+                there[i] = bf16_bits(sums[i])
+        elif form == F16:
+            for i in range(size):
+                there[i] = f16_bits(sums[i])
+        else:
+            for i in range(size):
+                there[i] = sums[i]
+    return -1
+
+
+def warm() -> None:
+    """Compile what a bfloat16 triple needs, or find it on the disk."""
+    files, offsets = np.zeros(3, np.int32), np.zeros(3, np.int64)
+    buffers: np.ndarray = np.empty((3, 1), np.uint16)
+    mix_files(files, offsets, 0, buffers, np.zeros(3), True, BF16, np.empty(0, np.uint16))
