@@ -38,7 +38,7 @@ TORCH = {
 # As compiled code takes them: the 16-bit floats by their bits, told apart by the sign of the integer.
 FORMS = {"BF16": BF16, "F16": F16, "F32": PLAIN, "F64": PLAIN}  # how compiled code writes the merged dtype
 ORDER = ("source_base", "target_base", "source_tuned", "target_tuned")  # in which parts are added up
-STEP = 16384  # elements that compiled code mixes at once: three parts and their sum stay in the second cache
+STEP = 32768  # elements that compiled code mixes at once: three parts and their sum stay in the second cache
 PIECE = 1 << 18  # elements that `mixed` hands out at once
 SPAN = 1 << 22  # elements of one thread's turn: a stop is heard between two
 BARE = {"BF16": np.uint16, "F16": np.int16, "F32": np.float32, "F64": np.float64}
