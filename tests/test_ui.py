@@ -11,7 +11,7 @@ from transfer.chat import Answer
 from transfer.errors import CheckpointError, PointError, ReadError
 from transfer.plane import CORNERS, point
 from transfer.triple import Finding
-from ui import compare, spectrum
+from ui import compare, spectrum, turns
 from ui.inputs import number, whole, words
 from ui.markup import findings, panes, strength
 from ui.presets import POCKET, pocket_folder, read_presets, task_files
@@ -156,7 +156,7 @@ def test_of_work_that_comes_too_fast_the_newest_is_taken_and_the_last_never_lost
 def test_a_stop_reaches_a_decomposition_and_the_next_one_waits_for_its_turn():
     """A generator is closed at a yield alone: there must be one every so often, whatever the work does."""
     shared, refs = Shared(), read_presets()[0].refs
-    taken = [spectrum.TURNS.acquire(), spectrum.TURNS.acquire()]  # two that go on after having been stopped
+    taken = [turns.TURNS.acquire(), turns.TURNS.acquire()]  # two that go on after having been stopped
     try:
         work = spectrum.run(shared, refs, "model.layers.0.mlp.up_proj.weight", "left")
         start = time.monotonic()
@@ -164,7 +164,7 @@ def test_a_stop_reaches_a_decomposition_and_the_next_one_waits_for_its_turn():
         work.close()
     finally:
         for _ in taken:
-            spectrum.TURNS.release()
+            turns.TURNS.release()
     *_, last = spectrum.run(shared, refs, "model.layers.0.mlp.up_proj.weight", "left")
     assert "stable rank" in last[0] and last[3] is not None
 
@@ -176,8 +176,8 @@ def test_a_tensor_that_cannot_be_looked_into_is_a_sentence(name):
 
 
 def test_a_hosted_page_refuses_what_would_keep_others_waiting(monkeypatch):
-    monkeypatch.setattr(spectrum, "HOSTED", True)
-    monkeypatch.setattr(spectrum, "MOST_SECONDS", 0)
+    monkeypatch.setattr(turns, "HOSTED", True)
+    monkeypatch.setattr(turns, "MOST_SECONDS", 0)
     *_, last = spectrum.run(Shared(), read_presets()[0].refs, "model.layers.0.mlp.up_proj.weight", "left", exact=True)
     assert "on this hosted page" in last[0]
 

@@ -17,8 +17,9 @@ from .chat import ORDER
 from .inputs import number, whole, words
 from .presets import default_text
 from .shared import Shared
-from .spectrum import affordable, piece
+from .spectrum import piece
 from .sweep import chosen_task
+from .turns import affordable
 from .work import say
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from . import api, chat, compare, export, spectrum, sweep, triple
+from . import api, chat, compare, export, layers, lineage, spectrum, sweep, triple
 from .markup import EMPTY_PANES, HERO
 from .presets import CUSTOM, read_presets, read_suggestions
 from .shared import Shared
@@ -32,7 +32,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
                 first = triple.build(presets, [s.prompt for s in suggestions[:QUESTIONS]])
             with gr.Tab("Compare", id="compare") as compare_tab:
                 compared = compare.build()
-                looked = spectrum.build()
+                looked, layered, kin = spectrum.build(), layers.build(), lineage.build()
             with gr.Tab("Sweep", id="sweep") as sweep_tab:
                 swept = sweep.build()
             with gr.Tab("Chat", id="chat"):
@@ -58,15 +58,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         then_compare: dict[str, Any] = {
             "fn": partial(compare.first, shared), "inputs": [refs, compared.measure, compared.alpha], "outputs": drawn,
         }  # fmt: skip
-        choosing = [
-            looked.tensor,
-            *looked.figures,
-            looked.layers,
-            looked.layers_told,
-            looked.table,
-            looked.save,
-            looked.kinship_told,
-        ]
+        choosing = [looked.tensor, *looked.figures, layered.layers, *layered.results, kin.told]
         looking: dict[str, Any] = {
             "inputs": [refs, looked.tensor, looked.side], "outputs": looked.figures, "concurrency_limit": 2, "concurrency_id": "spectrum",
         }  # fmt: skip
@@ -77,7 +69,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             opened.then(lambda: EMPTY_PANES, None, asked.panes, **private)
         for opened in (page.load(**checked, **private), *changed):
             comparing.append(opened.then(**then_compare, concurrency_limit=2, concurrency_id="compare", **private))
-            chosen = opened.then(partial(spectrum.choices, shared), refs, choosing, **private)
+            chosen = opened.then(partial(choices, shared), refs, choosing, **private)
             comparing.append(chosen.then(fn=partial(spectrum.glance, shared), **looking, **private))
             opened.then(
                 lambda r: [gr.update(visible=chat.is_pocket(r))] * 2, refs, [asked.chips, first.tryout], **private
@@ -129,12 +121,10 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         looked.listener.select(None, None, None, js=spectrum.SCROLL, **private)
         deciding.append(clicked)
         looked.side.input(partial(spectrum.turn, shared), [refs, looked.tensor, looked.side], looked.overlap, **private)
-        spread = [looked.layers_told, looked.table, looked.save]
         together: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "spectrum"}
-        layered = partial(spectrum.run_layers, shared)
-        deciding.append(looked.measure.click(layered, [refs, looked.layers], spread, **together, **private))
-        printed = partial(spectrum.run_fingerprints, shared)
-        deciding.append(looked.kinship.click(printed, refs, looked.kinship_told, **together, **private))
+        measure, fingerprint = partial(layers.run, shared), partial(lineage.run, shared)
+        deciding.append(layered.measure.click(measure, [refs, layered.layers], layered.results, **together, **private))
+        deciding.append(kin.compare.click(fingerprint, refs, kin.told, **together, **private))
         looked.stop.click(stopped("Stopped."), None, looked.told, cancels=deciding, **private)
 
         # Sweep
@@ -199,6 +189,12 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             stopped("Stopped. Nothing was left behind."), None, written.progress, cancels=[running], **private
         )
     return page
+
+
+def choices(shared: Shared, refs: triple.Refs) -> list[Any]:
+    """What there is of a triple to look into, and what was found on another one cleared."""
+    names = spectrum.matrix_names(shared, refs)
+    return [*spectrum.choices(names), *layers.choices(names), ""]
 
 
 def stopped(text: str) -> Any:

@@ -1,44 +1,35 @@
-"""The Compare tab's lower part: one tensor looked into, spectra of whole layers, and the fingerprint of a lineage."""
+"""The Compare tab's lower part: one tensor looked into."""
 
 import html
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from analysis import lineage
 from analysis.decompose import EXACT_SIDE, estimate_seconds
 from analysis.entries import Histogram, histogram
-from analysis.geometry import ANY, place
+from analysis.geometry import ANY
 from analysis.matrix import matrices, slices
 from analysis.plots.spectrum import histogram_figure, overlap_figure, spectrum_figure
-from analysis.spectrum import MatrixSpectra, random_share, spectra, spectra_table, tensor_spectra
+from analysis.spectrum import MatrixSpectra, random_share, tensor_spectra
 from transfer.align import Aligned
 from transfer.errors import TripleError
-from transfer.hub import HOSTED
-from transfer.plane import LABELS
 from transfer.stream import Reader
 from transfer.triple import Triple
 
 from .fields import unchecked
 from .inputs import words
 from .markup import mathy
-from .scratch import scratch
 from .shared import Shared
 from .triple import Refs
-from .work import background, notice, progress_bar, say
+from .turns import affordable, alone
+from .work import background, notice, say
 
-MOST_LAYERS = 200
-TURNS = threading.Semaphore(2)  # decompositions at once, those that were stopped but have not ended yet included
-MOST_SECONDS = 60  # of one decomposition on a hosted page
 INTRUDERS_UP_TO = 1 << 24  # elements of a matrix in which intruders are looked for without being asked
-ANSWERS = {"kin": "one lineage.", "none": "no common lineage to be seen.", "unclear": "the fingerprints do not decide."}
 AT_ONCE = 1_000_000  # elements of a matrix that is looked into without being asked
 # A click on a cell of a figure tells us the tensor's name, which every mark carries as the first of its custom data. The
 # figure forgets its listeners when it is drawn anew, hence the look every so often.
@@ -73,13 +64,6 @@ class SpectrumPart:
     overlap: gr.Plot
     entries: gr.Plot
     side: gr.Radio
-    layers: gr.Dropdown
-    measure: gr.Button
-    layers_told: gr.HTML
-    table: gr.Dataframe
-    save: gr.DownloadButton
-    kinship: gr.Button
-    kinship_told: gr.HTML
 
     @property
     def figures(self) -> list[Any]:
@@ -110,50 +94,22 @@ def build() -> SpectrumPart:
             side = gr.Radio(["left", "right"], value="left", show_label=False, container=False, elem_id="side")
         with gr.Column(min_width=300):
             entries = gr.Plot(label="Entries of Δ", elem_id="entries")
-    with gr.Accordion("Spectra of whole layers", open=False):
-        gr.HTML(
-            '<p class="ts-about">The figures of every weight matrix of the layers you choose, as a table: does the change get '
-            "simpler or richer with depth, and where does it share directions with the new release? Stop is above.</p>",
-            padding=False,
-        )
-        with gr.Row(elem_classes="ts-bar"):
-            layers = unchecked(gr.Dropdown([], label="Layers", multiselect=True, elem_id="layers"))
-            measure = gr.Button("Measure", elem_id="measure-layers")
-        layers_told = gr.HTML("", padding=False)
-        table = gr.Dataframe(interactive=False, max_height=420, show_label=False, elem_id="spectra", visible=False)
-        save = gr.DownloadButton("Download the spectra (CSV)", size="sm", visible=False)
-    with gr.Accordion("Is it really a child of this base?", open=False):
-        gr.HTML(
-            '<p class="ts-about">The totals above answer it by distance, which permuting a model\'s units would hide. The '
-            "fingerprint (singular values of each head's attention products) survives that and fine-tuning.</p>",
-            padding=False,
-        )
-        kinship = gr.Button("Compare fingerprints", elem_id="fingerprints")
-        kinship_told = gr.HTML("", padding=False, elem_id="kinship")
-    return SpectrumPart(
-        listener, tensor, look, exactly, stop, told, drawn, spectrum, overlap, entries, side, layers, measure, layers_told, table,
-        save, kinship, kinship_told,
-    )  # fmt: skip
+    return SpectrumPart(listener, tensor, look, exactly, stop, told, drawn, spectrum, overlap, entries, side)
 
 
-def choices(shared: Shared, refs: Refs) -> list[Any]:
-    """The tensors and layers of a triple to choose from, and everything of another one cleared."""
+def matrix_names(shared: Shared, refs: Refs) -> list[str]:
+    """The matrices of a triple; none where it cannot be opened."""
     try:
         triple = shared.triple(refs) if refs else None
     except Exception:  # the page says it elsewhere
         triple = None
-    names = [piece.name for piece in matrices(triple)] if triple else []
-    layers = sorted({layer for name in names if (layer := place(name.split("[")[0])[0]) is not None})
+    return [piece.name for piece in matrices(triple)] if triple else []
+
+
+def choices(names: list[str]) -> list[Any]:
+    """These matrices to choose from, and the figures of another one cleared."""
     cleared = ["", gr.update(visible=False), None, None, None, gr.update(visible=False)]
-    chosen = gr.update(choices=names, value=names[0] if names else None)
-    table = [
-        gr.update(choices=[str(layer) for layer in layers], value=some(layers)),
-        "",
-        gr.update(visible=False),
-        gr.update(visible=False),
-        "",
-    ]
-    return [chosen, *cleared, *table]
+    return [gr.update(choices=names, value=names[0] if names else None), *cleared]
 
 
 def piece(triple: Triple, name: str) -> Aligned:
@@ -167,26 +123,6 @@ def piece(triple: Triple, name: str) -> Aligned:
         raise TripleError(f"This triple has no tensor {name!r} that is merged. Choose one from the list.")
     each = slices(found)
     return next((one for one in each if one.name == name), each[0])
-
-
-@contextmanager
-def alone(tick: Callable[[], None]) -> Iterator[None]:
-    """Wait for one's turn: a decomposition that was stopped may still be at its last step, which cannot be cut short."""
-    while not TURNS.acquire(timeout=0.2):
-        tick()
-    try:
-        yield
-    finally:
-        TURNS.release()
-
-
-def affordable(seconds: float) -> None:
-    """Raises TripleError on a hosted page for what would keep others waiting."""
-    if HOSTED and seconds > MOST_SECONDS:
-        raise TripleError(
-            f"This would take about {seconds:.0f} s, and on this hosted page {MOST_SECONDS} s are the most. Run the app on a "
-            "machine of your own for it."
-        )
 
 
 def run(shared: Shared, refs: Refs, name: object, side: str, exact: bool = False) -> Iterator[list[Any]]:
@@ -335,86 +271,3 @@ def turn(shared: Shared, refs: Refs, name: object, side: str) -> Any:
         return overlap_figure(found[0], side) if found and side in ("left", "right") else gr.skip()
     except Exception:  # nothing has been looked into yet
         return gr.skip()
-
-
-def some(layers: list[int]) -> list[str]:
-    """The first, the middle and the last of the layers."""
-    return [str(layer) for layer in dict.fromkeys((layers[0], layers[len(layers) // 2], layers[-1]))] if layers else []
-
-
-def readable(column: str) -> str:
-    """A column of spectra_table in the page's words: overlap_shift_left → shared with δ, left."""
-    words_ = {
-        "sigma_1": "σ₁", "sigma_1_error": "σ₁ ±", "overlap_shift_left": "shared with δ, left",
-        "overlap_shift_right": "shared with δ, right", "overlap_reference_left": "shared with Δₜ, left",
-        "overlap_reference_right": "shared with Δₜ, right", "chance_left": "by chance, left", "chance_right": "by chance, right",
-    }  # fmt: skip
-    word = re.sub(r"^top_(\d+)$", r"in the top \1", re.sub(r"^directions_(\d+)$", r"directions for \1 %", column))
-    return words_.get(column, word.replace("_", " "))
-
-
-def run_layers(shared: Shared, refs: Refs, chosen: object) -> Iterator[list[Any]]:
-    """The summary of every matrix of the chosen layers.
-
-    Yields values for (layers_told, table, save).
-    """
-    keep = [gr.skip(), gr.skip()]
-    try:
-        triple = shared.here(refs)
-        numbers = [int(n) for n in chosen if str(n).isdigit()][:MOST_LAYERS] if isinstance(chosen, list) else []
-        pieces = matrices(triple, layers=numbers)
-        if not pieces:
-            raise TripleError("Choose at least one layer.")
-        found, start = [], time.monotonic()
-        affordable(sum(3 * estimate_seconds((p.shape[0], p.shape[1]), min(p.shape) <= EXACT_SIDE) for p in pieces))
-
-        def work(tick: Callable[[], None]) -> Iterator[MatrixSpectra]:
-            with alone(tick):
-                yield from spectra(triple, pieces, with_intruders=False, tick=tick)
-
-        for one in background(work):
-            if one is not None:
-                found.append(one)
-            yield [progress_bar(len(found) / len(pieces), start, f"{len(found)} of {len(pieces)} matrices"), *keep]
-        table = spectra_table(found)
-        path = scratch() / f"spectra-{triple.identity[:8]}.csv"
-        table.to_csv(path, index=False)
-        shown = table.drop(columns=[c for c in table if table[c].isna().all()]).round(4)
-        shown = shown.rename(columns={name: readable(name) for name in shown})
-        yield ["", gr.update(value=shown, visible=True), gr.update(value=str(path), visible=True)]
-    except Exception as error:
-        yield [notice(say(error), "error"), gr.update(visible=False), gr.update(visible=False)]
-
-
-def run_fingerprints(shared: Shared, refs: Refs) -> Iterator[str]:
-    """Every child beside its parent by fingerprint, and the plain answer out of both checks."""
-    try:
-        triple = shared.here(refs)
-        roles = list(triple.checkpoints)
-        prints: dict[str, Any] = {}
-        start = time.monotonic()
-
-        def work(tick: Any) -> Iterator[tuple[str, Any]]:
-            with alone(tick):
-                for role in roles:
-                    yield role, lineage.fingerprint(triple.checkpoints[role], tick=tick)
-
-        for step in background(work):
-            if step is not None:
-                prints[step[0]] = step[1]
-            yield progress_bar(len(prints) / len(roles), start, f"{len(prints)} of {len(roles)} models read")
-        found = shared.comparison(triple, None)
-        kin = {(k.child, k.parent): k for k in lineage.kinships(found.gram)} if found else {}
-        out = []
-        for child, parent in lineage.PAIRS:
-            if child in prints:
-                likeness = lineage.resemblance(prints[child], prints[parent])
-                near = kin.get((child, parent))
-                good = likeness.verdict == "kin" and (near is None or near.verdict in ("same", "near"))
-                answer = lineage.verdict(near, likeness)
-                pair = f"{LABELS[child].capitalize()} and {LABELS[parent]}: {ANSWERS[likeness.verdict]}"
-                out.append(notice(pair, "ok" if good else "warning"))
-                out += [f'<p class="ts-about">{html.escape(t)}</p>' for t in dict.fromkeys((answer, likeness.sentence))]
-        yield "".join(out)
-    except Exception as error:
-        yield notice(say(error), "error")
