@@ -17,10 +17,11 @@ import torch
 from scipy.stats import binom
 
 from transfer.align import Aligned, Part
-from transfer.checkpoint import Checkpoint, TensorInfo
+from transfer.checkpoint import Checkpoint
 from transfer.errors import ReadError, TripleError
 from transfer.plane import LABELS
 from transfer.stream import Reader
+from transfer.tensors import TensorInfo
 
 # A child has most of its parent in it: at cosine 0.9, four fifths of its squared norm lie along the parent, and between
 # weights of one norm that is a distance of √(2 − 2·0.9) = 0.45. Fine-tunes have far less, by experience 0.001 to 0.2.

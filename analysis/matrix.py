@@ -11,10 +11,10 @@ from dataclasses import replace
 import torch
 
 from transfer.align import Aligned, Part
-from transfer.checkpoint import BITS
 from transfer.errors import ReadError, TripleError
 from transfer.plane import LABELS
 from transfer.stream import Reader
+from transfer.tensors import BITS
 from transfer.triple import Triple
 
 from .geometry import place

@@ -22,13 +22,13 @@ from transfer.checkpoint import (
     MAX_HEADER,
     SINGLE,
     Checkpoint,
-    TensorInfo,
     identify,
     open_folder,
     parse_header,
     read_header,
 )  # fmt: skip
 from transfer.errors import CheckpointError
+from transfer.tensors import TensorInfo
 
 BASE = ("source_base",)
 often = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .checkpoint import FLOATS, Checkpoint, TensorInfo
+from .checkpoint import Checkpoint
 from .errors import TripleError
+from .tensors import FLOATS, TensorInfo
 
 SOURCES = ("source_base", "source_tuned", "target_base")
 

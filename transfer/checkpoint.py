@@ -5,20 +5,13 @@ The format: https://huggingface.co/docs/safetensors (eight bytes of header lengt
 
 import hashlib
 import json
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import quant
 from .errors import CheckpointError
-
-BITS = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
-    "U16": 16, "U8": 8, "BOOL": 8, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
-}  # fmt: skip
-FLOATS = ("F64", "F32", "F16", "BF16")  # what can be added; everything else is copied or refused
+from .tensors import BITS, TensorInfo
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -28,39 +21,6 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
     "vocab.json", "merges.txt", "vocab.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor as its file's header tells it. `offset` counts bytes from the start of the file.
-
-    A quantised one has its scale, with which it is a tensor of values like any other.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: str
-    offset: int
-    scale: quant.Scale | None = None
-
-    @property
-    def values(self) -> str:
-        """The dtype of its values: the stored one, or what the config states where that is of codes."""
-        return self.scale.values if self.scale else self.dtype
-
-    @property
-    def pieces(self) -> list["TensorInfo"]:
-        """All that is stored for it: itself, and where it is quantised a scale and perhaps a zero point."""
-        return [p for p in (self, self.scale and self.scale.info, self.scale and self.scale.zero) if p]
-
-    @property
-    def numel(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * BITS[self.dtype] // 8
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from .checkpoint import (
     SINGLE,
     TOKENIZER_FILES,
     Checkpoint,
-    TensorInfo,
     check_index,
     identify,
     no_weights,
@@ -29,6 +28,7 @@ from .checkpoint import (
 from .client import HOSTED as HOSTED
 from .errors import CheckpointError
 from .ranges import remote_header
+from .tensors import TensorInfo
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w./-]{1,200})?", re.ASCII)
 

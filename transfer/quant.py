@@ -17,15 +17,13 @@ group of columns in a row, or a block. What differs is the names:
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from .errors import CheckpointError
-
-if TYPE_CHECKING:
-    from .checkpoint import TensorInfo
+from .tensors import Scale, TensorInfo
 
 KEYS = ("quantization_config", "compression_config")
 FORMATS = ("float-quantized", "int-quantized", "naive-quantized", "dense")  # of compressed-tensors: a byte a code
@@ -38,19 +36,6 @@ OTHERS = (
     "v_scale", "q_zero_point", "k_zero_point", "v_zero_point",
 )  # fmt: skip
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How the codes of a tensor become values: the scale and the zero point that serve a tile of rows × columns each.
-
-    `values` is the dtype that the config states for the model, in which a merged model holds the tensor.
-    """
-
-    info: "TensorInfo"
-    zero: "TensorInfo | None"
-    tile: tuple[int, int]
-    values: str
 
 
 def parts(config: dict) -> Iterator[dict]:
@@ -137,7 +122,7 @@ def tile_for(shape: tuple[int, ...], scales: tuple[int, ...], known: set[tuple[i
     return fitting.pop() if len(fitting) == 1 else None
 
 
-def recognise(ref: str, config: dict, tensors: dict[str, "TensorInfo"]) -> dict[str, "TensorInfo"]:
+def recognise(ref: str, config: dict, tensors: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
     """The tensors of a checkpoint as what they hold: quantised ones with their scale, and no scales among them.
 
     Raises CheckpointError for what cannot be added: formats that we do not read, and codes that no scale goes with.
@@ -171,7 +156,7 @@ def recognise(ref: str, config: dict, tensors: dict[str, "TensorInfo"]) -> dict[
     return found
 
 
-def is_narrow(info: "TensorInfo") -> bool:
+def is_narrow(info: TensorInfo) -> bool:
     """Whether a tensor's dtype is one of fp8, fp6 and fp4, whose numbers mean nothing without a scale."""
     return info.dtype.startswith(("F8_", "F6_", "F4"))
 
@@ -185,7 +170,7 @@ def refused(ref: str, how: str, name: str = "") -> CheckpointError:
 
 
 def dequantise(
-    info: "TensorInfo", codes: torch.Tensor, start: int, scale: torch.Tensor, zero: torch.Tensor | None
+    info: TensorInfo, codes: torch.Tensor, start: int, scale: torch.Tensor, zero: torch.Tensor | None
 ) -> torch.Tensor:
     """(code − zero point) · scale in float32, rounded once: the values of a flat piece of a tensor.
 
@@ -201,7 +186,7 @@ def dequantise(
     return values.mul_(stretch(info, scale, start, len(codes)))
 
 
-def stretch(info: "TensorInfo", grid: torch.Tensor, start: int, count: int) -> torch.Tensor:
+def stretch(info: TensorInfo, grid: torch.Tensor, start: int, count: int) -> torch.Tensor:
     """The number of a grid, one a tile, for each of the elements [start, start + count) of a flat tensor."""
     assert info.scale is not None
     if len(grid) == 1 or not count:

@@ -17,9 +17,10 @@ import huggingface_hub as hf
 from huggingface_hub import errors as hub_errors
 
 from . import client
-from .checkpoint import MAX_HEADER, TensorInfo, parse_header
+from .checkpoint import MAX_HEADER, parse_header
 from .errors import CheckpointError, HubError
 from .once import Once
+from .tensors import TensorInfo
 
 GUESS = 100_000  # bytes: most headers fit in these, and so take one request
 CONNECTIONS = 16  # threads that are worth reading with: each waits for its answer most of the time
