@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .align import Aligned, Part
-from .checkpoint import Checkpoint, TensorInfo, stamp
+from .checkpoint import Checkpoint, stamp
 from .errors import Cancelled, ReadError
 from .mixing import BF16, F16, PLAIN, mix_files
 from .once import Once
@@ -25,6 +25,7 @@ from .plane import Mix
 from .pull import AVAILABLE, pull
 from .quant import dequantise
 from .ranges import CONNECTIONS, RemoteFile
+from .tensors import TensorInfo
 
 CHUNK = 32768  # elements: a few of them fit the cache, and torch keeps an operation of this size on one thread
 THREADS = max(1, min(8, os.cpu_count() or 1))
