@@ -122,10 +122,12 @@ def test_a_stop_is_heard(large):
     found = []
     with pytest.raises(Cancelled):
         found += gram_pass(large, tick)
+    before = set(threading.enumerate())  # other tests' pools may still be about
     work = gram_pass(large)
     next(work)
-    work.close()  # returns once the threads have ended
-    assert not [t for t in threading.enumerate() if "ThreadPool" in t.name and t.is_alive()]
+    assert set(threading.enumerate()) - before
+    work.close()  # returns once its threads have ended
+    assert not set(threading.enumerate()) - before
 
 
 def test_mixed_and_unusual_shapes(tmp_path):

@@ -100,10 +100,9 @@ def build() -> SpectrumPart:
 def matrix_names(shared: Shared, refs: Refs) -> list[str]:
     """The matrices of a triple; none where it cannot be opened."""
     try:
-        triple = shared.triple(refs) if refs else None
+        return [piece.name for piece in matrices(shared.triple(refs))] if refs else []
     except Exception:  # the page says it elsewhere
-        triple = None
-    return [piece.name for piece in matrices(triple)] if triple else []
+        return []
 
 
 def choices(names: list[str]) -> list[Any]:
