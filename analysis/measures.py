@@ -62,7 +62,7 @@ MEASURES: dict[str, Measure] = {
     "cos_reference": Measure(
         "cos(Δ, Δ_t)",
         "How alike the old fine-tune and the real new one are. 1 would be the same direction.",
-        "Where m'_t is known: what the merged model can take over of the real fine-tune is at most what the two share.",
+        "In weights, the merged model takes over what the two share and no more; in answers that may do better or worse.",
         "signed",
         0.0,
         True,
