@@ -1,6 +1,7 @@
 """A comparison as it grows: a sampled first look, then the exact figures tensor by tensor until all are read."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,7 @@ from transfer.triple import Triple
 
 from .geometry import PLACE, grouped, matrices, measure, piece_table, summed, tensor_table, total
 from .gram import TensorGram, gram_pass
-from .sample import half_widths, sample_pass, strata
+from .sample import FEWEST, half_widths, sample_pass, strata
 
 LEAST = 1e-3  # |α|: below it αΔ is lost in any 16-bit dtype
 BEAT = 0.4  # seconds between two pictures of a growing comparison
@@ -104,11 +105,13 @@ def compare(
     among = strata(triple)
     shown = time.monotonic()
     if not exact or nbytes > AT_ONCE:
-        seen = set()
+        seen, ready = Counter[str](), set()
         for gram in sample_pass(triple, tick, alpha, among=among):
             sampled.append(gram)
-            seen.add(gram.name)
-            if time.monotonic() - shown > BEAT and len(seen) == len(among):
+            seen[gram.name] += 1
+            if seen[gram.name] >= FEWEST or gram.covered == np.prod(gram.shape):
+                ready.add(gram.name)
+            if time.monotonic() - shown > BEAT and len(ready) == len(among):
                 yield Comparison(tuple(sampled), tensors, alpha)
                 shown = time.monotonic()
         yield Comparison(tuple(sampled), tensors, alpha)

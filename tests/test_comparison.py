@@ -42,6 +42,13 @@ def test_it_begins_with_a_sample_and_ends_exact(large):
     assert first.frame()["tensor"].tolist() == last.frame()["tensor"].tolist()
 
 
+def test_the_very_first_look_has_intervals_already(large, monkeypatch):
+    monkeypatch.setattr(comparison, "BEAT", 0)
+    for step, _ in zip(compare(large, exact=False), range(3), strict=False):
+        assert len(step.table) == len(large.tensors) and step.widths(["all"])["norm_delta"][0] > 0
+        assert (step.widths(["tensor"])["norm_delta"].notna()).all()
+
+
 def test_a_small_triple_is_read_whole_at_once(triple):
     (only,) = compare(triple("llama"))
     assert only.exact
