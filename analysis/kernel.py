@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from transfer.bits import to_bf16, to_bits, to_f16, to_float, wide
-from transfer.pull import compiled, pull
+from transfer.pull import compiled, pull_all
 
 BLOCK = 1024  # elements
 VECTORS = ("base", "delta", "shift", "reference")  # m_s, Δ = m'_s − m_s, δ = m_t − m_s, Δ_t = m'_t − m_t
@@ -32,6 +32,7 @@ SUMS = (
 )  # fmt: skip
 MOST = "most"  # max |Δ|: a maximum, not a sum
 FIELDS = (*SUMS, MOST)
+COUNTS, BROKEN, PEAK = (FIELDS.index(name) for name in ("n_unchanged", ODD[0], MOST))
 REFERENCE = [i for i, name in enumerate(FIELDS) if name[-1] == "3" or "reference" in name]  # what needs m'_t
 LIMITS = {"BF16": 16, "F16": 13, "F32": 0, "F64": 0}  # merged dtype → bits of float32's mantissa that it lacks
 
@@ -119,13 +120,13 @@ def tally(base, tuned, target, reference, alpha, lacking, out):
             out[k] += sums[k]
         counts = (still, lost, with_shift, against_shift, with_ahead, against_ahead)
         for k in range(6):
-            out[11 + k] += counts[k]
-        out[21] = max(out[21], to_float(most))
+            out[COUNTS + k] += counts[k]
+        out[PEAK] = max(out[PEAK], to_float(most))
         if to_bits(g00 + g11 + g22 + g33) & np.uint32(0x7F800000) == np.uint32(0x7F800000):
-            out[17] += odd(s)
-            out[18] += odd(f)
-            out[19] += odd(t)
-            out[20] += odd(r)
+            out[BROKEN] += odd(s)
+            out[BROKEN + 1] += odd(f)
+            out[BROKEN + 2] += odd(t)
+            out[BROKEN + 3] += odd(r)
 
 
 @compiled
@@ -138,10 +139,9 @@ def walk(files, offsets, count, buffers, alpha, lacking, out):
     n, step = len(files), buffers.shape[1]
     for start in range(0, count, step):
         size = min(step, count - start)
-        for k in range(n):
-            width = buffers.itemsize
-            if not pull(files[k], buffers[k].ctypes.data, size * width, offsets[k] + start * width):
-                return k
+        ended = pull_all(files, offsets, start, size, buffers)
+        if ended >= 0:
+            return ended
         last = buffers[n - 1, :size] if n == 4 else buffers[2, :size]
         tally(buffers[0, :size], buffers[1, :size], buffers[2, :size], last, alpha, lacking, out)
     return -1

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numba import njit
 
 from analysis.gram import stored
 from analysis.kernel import BLOCK, FIELDS, LIMITS, PAIRS, tally, tally_torch
-from transfer.bits import from_f16, to_bf16, to_f16
+from transfer.bits import from_f16, to_bf16, to_f16, wide
 
 GRAM = [f"g{i}{j}" for i, j in PAIRS]
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
@@ -88,6 +89,13 @@ def test_every_float16_is_read_exactly():
     ours = np.array([from_f16(b) for b in bits], np.float32)
     theirs = bits.view(np.float16).astype(np.float32)
     assert np.array_equal(ours, theirs, equal_nan=True)
+
+
+def test_a_stored_weight_is_read_alike_in_compiled_code_and_out_of_it():
+    read = njit(lambda x: wide(x))
+    for x in (np.uint16(0x3F81), np.int16(0x3C01), np.int16(-0x4400), np.float32(1.5), np.float64(0.1)):
+        assert wide(x) == read(x)
+    assert wide(np.uint16(0x3F80)) == 1 and wide(np.int16(0x3C00)) == 1
 
 
 @settings(max_examples=50, deadline=None)

@@ -42,11 +42,14 @@ def from_f16(bits):
 
 def wide(x):
     """A stored weight as a float: uint16 are the bits of a bfloat16, int16 those of a float16."""
-    raise NotImplementedError  # for compiled code alone
+    if isinstance(x, np.uint16):
+        return (np.uint32(x) << np.uint32(16)).view(np.float32)
+    return np.float32(x.view(np.float16)) if isinstance(x, np.int16) else x
 
 
 @overload(wide)
 def _wide(x):
+    """The same for compiled code, by the type alone."""
     if x == types.uint16:
         return lambda x: to_float(np.uint32(x) << np.uint32(16))
     if x == types.int16:

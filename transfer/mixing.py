@@ -6,7 +6,7 @@ Bit by bit what stream.blend makes of the same parts, at the speed of memory. No
 import numpy as np
 
 from .bits import to_bf16, to_bits, to_f16, to_float, wide
-from .pull import compiled, pull
+from .pull import compiled, pull_all
 
 BF16, F16, PLAIN = 16, 13, 0  # how the merged dtype is written: as bits of 16, or as the float that it is
 
@@ -58,10 +58,9 @@ def mix_files(files, offsets, count, buffers, weights, based, form, out):
     total = np.empty(step)
     for start in range(0, count, step):
         size = min(step, count - start)
-        for k in range(n):
-            width = buffers.itemsize
-            if not pull(files[k], buffers[k].ctypes.data, size * width, offsets[k] + start * width):
-                return k
+        ended = pull_all(files, offsets, start, size, buffers)
+        if ended >= 0:
+            return ended
         sums, there = total[:size], out[start : start + size]
         base = buffers[0, :size]
         for i in range(size):

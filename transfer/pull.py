@@ -39,3 +39,14 @@ def pull(file, address, count, offset):
             return False
         done += got
     return True
+
+
+@compiled
+def pull_all(files, offsets, start, count, buffers):
+    """Read elements [start, start + count) of every file into its row of `buffers`; the index of the file that ends
+    before, or −1. `offsets` are the bytes where element 0 lies."""
+    width = buffers.itemsize
+    for k in range(len(files)):
+        if not pull(files[k], buffers[k].ctypes.data, count * width, offsets[k] + start * width):
+            return k
+    return -1
