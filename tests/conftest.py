@@ -7,12 +7,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from transfer.triple import Triple, open_triple
 
 from . import families
+from .hub_server import turned_to
 
 torch.set_num_threads(1)
 
@@ -39,3 +42,22 @@ def triple(family):
         return open_triple(family(kind, **how))
 
     return get
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """An empty server that speaks the Hub's API, and this process's client turned to it."""
+    with turned_to(monkeypatch, tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def model(family):
+    """A folder with a model in one file, and a tokenizer."""
+    return Path(family("llama", roles=("source_base",))["source_base"])
+
+
+@pytest.fixture
+def shards(family):
+    """A folder with a model in several files."""
+    return Path(family("qwen2", shard="60KB", roles=("source_base",))["source_base"])

@@ -21,6 +21,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import huggingface_hub as hf
 import huggingface_hub.constants  # it comes with the first use otherwise
+import torch
+from safetensors.torch import load_file
 
 from transfer import client
 
@@ -46,6 +48,8 @@ DISABLED = Fault(403, message="Access to this resource is disabled.")
 NO_REPO = Fault(401, "RepoNotFound", "Repository not found")
 NO_REVISION = Fault(404, "RevisionNotFound", "Invalid rev id")
 NO_ENTRY = Fault(404, "EntryNotFound", "Entry not found")
+BUSY = Fault(429, headers={"Retry-After": "17"})
+CONTENT = "GET /content/"  # what carries weights, as the other host is asked for it
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,26 @@ def turned_to(monkeypatch, folder: Path) -> Iterator[HubServer]:
         hf.close_session()
         yield server
         hf.close_session()
+
+
+def nothing():
+    """A tick that never stops."""
+
+
+def whole_requests(hub: HubServer) -> list[str | None]:
+    """The ranges of requests for contents to their end: those of a download, not of a look at a header."""
+    asked = [r.range for r in hub.log if f"{r.method} {r.path}".startswith(CONTENT)]
+    return [r for r in asked if r is None or r.endswith("-")]
+
+
+def assert_same_weights(here: Path, there: Path) -> None:
+    """Two folders hold the same tensors to the bit."""
+    names = sorted(p.name for p in there.glob("*.safetensors"))
+    assert names and names == sorted(p.name for p in here.glob("*.safetensors"))
+    for name in names:
+        left, right = load_file(here / name), load_file(there / name)
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[k], right[k]) for k in left)
 
 
 @lru_cache(256)

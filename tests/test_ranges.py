@@ -25,28 +25,14 @@ from transfer.stream import THREADS, Reader
 from transfer.triple import open_triple
 
 from . import hub_server
-from .hub_server import GATED, Fault, HubServer, turned_to
+from .hub_server import CONTENT, GATED, Fault, HubServer, turned_to
 
 BASE = ("source_base",)
-CONTENT = "GET /content/"
 RESOLVE = r"HEAD /lab/model/resolve/.*\.safetensors$"
 DTYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
     torch.uint8, torch.bool,
 )  # fmt: skip
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """An empty server, and this process's client turned to it."""
-    with turned_to(monkeypatch, tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def model(family):
-    """A folder with a model in one file."""
-    return Path(family("llama", roles=BASE)["source_base"])
 
 
 @pytest.fixture
