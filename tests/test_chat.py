@@ -7,14 +7,14 @@ from contextlib import closing
 
 import pytest
 import torch
-from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
-from transfer.chat import Draw, Sampling, answer
+from transfer.chat import answer
 from transfer.errors import Cancelled, ChatError, LiveError, TripleError
 from transfer.live import LiveModel
 from transfer.plane import CORNERS, point
 from transfer.prompt import Prompter
+from transfer.sampling import Sampling
 from transfer.store import MOST, Store
 from transfer.triple import open_triple
 
@@ -66,23 +66,6 @@ def test_a_seed_repeats_an_answer_and_another_changes_it(triple):
     found, store = triple("llama"), Store()
     texts = [last(store, found, [point(1)], temperature=1.5, seed=seed, max_tokens=24)[0].text for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
-
-
-def test_draws_follow_the_softmax():
-    logits = torch.log(torch.tensor([[0.1, 0.2, 0.7]]))
-    draw = Draw(1.0, 0)
-    counts = torch.bincount(torch.stack([draw(None, logits).argmax() for _ in range(4000)]), minlength=3) / 4000
-    assert torch.allclose(counts, torch.tensor([0.1, 0.2, 0.7]), atol=0.03)
-    cold = Draw(0.05, 0)
-    assert all(cold(None, logits).argmax() == 2 for _ in range(50))
-
-
-@pytest.mark.parametrize(
-    "bad", [{"temperature": float("nan")}, {"temperature": -1}, {"max_tokens": 0}, {"max_tokens": 10**6}, {"seed": -1}]
-)
-def test_sampling_has_bounds(bad):
-    with pytest.raises(ValidationError):
-        Sampling(**bad)
 
 
 def test_empty_and_long_prompts_are_refused(triple):

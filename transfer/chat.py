@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
@@ -16,21 +15,13 @@ from .errors import Cancelled, TransferscopeError
 from .live import first_line
 from .plane import Mix
 from .prompt import Message, Prompter
+from .sampling import Draw, Sampling
 from .store import Store
 from .triple import Triple
 
 BEAT = 0.05  # seconds between two pictures of the panes, at least
 WAIT = 0.25  # and at most: who listens can stop only where it is told something
 START = object()  # a pane's first word: its model is there
-
-
-class Sampling(BaseModel):
-    """How answers are drawn. Temperature 0 takes the likeliest token always; equal seeds give equal answers."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-    temperature: float = Field(0.0, ge=0, le=2)
-    max_tokens: int = Field(64, ge=1, le=4096)
-    seed: int = Field(0, ge=0, lt=2**31)
 
 
 @dataclass(frozen=True)
@@ -54,18 +45,14 @@ class Answer:
         return (self.tokens - 1) / after if self.tokens > 1 and after > 0 else 0.0
 
 
-class Draw(LogitsProcessor):
-    """Sampling by its own seed, safe beside other threads: argmax(logits / T + Gumbel noise) is a draw from the
-    softmax at temperature T (Maddison, Tarlow and Minka 2014), so `generate` stays greedy."""
+class Choose(LogitsProcessor):
+    """Draws of each row as it asked for, so that `generate` stays greedy."""
 
-    def __init__(self, temperature: float, seed: int):
-        self.temperature = temperature
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, draws: Sequence[Draw]):
+        self.draws = draws
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        uniform = torch.rand(scores.shape, generator=self.generator, dtype=torch.float64).clamp_(1e-300)
-        noise = -torch.log(-torch.log(uniform))
-        return scores.double() / self.temperature + noise.to(scores.device)
+        return torch.stack([draw(row) for draw, row in zip(self.draws, scores, strict=True)])
 
 
 class Halt(StoppingCriteria):
@@ -117,7 +104,7 @@ class Run:
             with self.store.lend(self.triple, mix, self.tick) as live:
                 self.out.put((number, START))
                 ids = torch.tensor([self.ids])
-                draw = [Draw(self.sampling.temperature, self.sampling.seed)] if self.sampling.temperature else []
+                draw = [Choose([Draw(self.sampling)])] if self.sampling.temperature else []
                 with torch.inference_mode():
                     live.generate(
                         ids,

@@ -15,9 +15,10 @@ from analysis.spectrum import spectra, spectra_table
 from analysis.sweep import MOST_STEPS, Row, best, closer, corners, sweep
 from analysis.sweep import along as steps_along
 from analysis.verdict import verdict
-from transfer.chat import Sampling, answer
+from transfer.chat import answer
 from transfer.errors import TransferscopeError
 from transfer.plane import CORNERS, Path, point
+from transfer.sampling import Sampling
 from transfer.triple import size
 
 from . import plane, scoring

@@ -6,9 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from transfer.chat import Answer, Sampling, answer
+from transfer.chat import Answer, answer
 from transfer.errors import ChatError
 from transfer.plane import CORNERS, LABELS, point
+from transfer.sampling import Sampling
 
 from .fields import dial, figure
 from .inputs import number, whole, words
