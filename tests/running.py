@@ -1,4 +1,4 @@
-"""The real app in a process of its own, and a real browser on it."""
+"""The real app in a process of its own, a real browser on it, and a real server of models beside it."""
 
 import os
 import shutil
@@ -28,19 +28,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def app(log: Path, **environment: str) -> Iterator[str]:
-    """The address of a running app.py, whose output goes to `log`; it is answered before this returns."""
-    port = free_port()
-    env = {**os.environ, "GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", **environment}
-    address = f"http://127.0.0.1:{port}"
+def answering(command: list[str], address: str, log: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of a process that serves there; it is answered before this returns, and ended after."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "app.py")], cwd=log.parent, env=env, stdout=out, stderr=out
+            [sys.executable, *command], cwd=log.parent, env={**os.environ, **environment}, stdout=out, stderr=out
         )
         try:
             for _ in range(1200):
                 if process.poll() is not None:
-                    raise RuntimeError(f"app.py ended with {process.returncode}:\n{log.read_text()}")
+                    raise RuntimeError(f"{command} ended with {process.returncode}:\n{log.read_text()}")
                 try:
                     with urllib.request.urlopen(address, timeout=5) as response:
                         if response.status == 200:
@@ -48,7 +45,7 @@ def app(log: Path, **environment: str) -> Iterator[str]:
                 except (urllib.error.URLError, OSError):
                     time.sleep(0.1)
             else:
-                raise RuntimeError(f"app.py did not answer:\n{log.read_text()}")
+                raise RuntimeError(f"{command} did not answer:\n{log.read_text()}")
             yield address
         finally:
             process.terminate()
@@ -57,6 +54,31 @@ def app(log: Path, **environment: str) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def app(log: Path, **environment: str) -> Iterator[str]:
+    """The address of a running app.py, whose output goes to `log`."""
+    port = free_port()
+    env = {"GRADIO_SERVER_PORT": str(port), "HF_HUB_OFFLINE": "1", **environment}
+    with answering([str(ROOT / "app.py")], f"http://127.0.0.1:{port}", log, env) as address:
+        yield address
+
+
+@contextmanager
+def serve(folder: Path, log: Path) -> Iterator[str]:
+    """The address of a real `transformers serve` of one folder on the CPU, whose output goes to `log`.
+
+    It goes by the name of that folder as given, by no other. It finds no other model: its cache beside `log` is empty.
+    """
+    port = free_port()
+    (log.parent / "home" / "hub").mkdir(parents=True, exist_ok=True)
+    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(log.parent / "home"), "HF_HUB_CACHE": str(log.parent / "home" / "hub")}
+    env |= {"OMP_NUM_THREADS": "1"}
+    command = ["-m", "transformers.cli.transformers", "serve", str(folder), "--device", "cpu"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with answering(command, f"http://127.0.0.1:{port}/health", log, env) as address:
+        yield address.removesuffix("/health")
 
 
 @contextmanager
