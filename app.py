@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from transformers.utils import logging as transformers_logging
 
 from analysis import kernel
-from transfer import mixing
+from transfer import mixing, template
 from ui.page import build
 from ui.theme import CSS, theme
 
@@ -26,7 +26,7 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 logging.getLogger("httpx").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
-threading.Thread(target=lambda: (kernel.warm(), mixing.warm()), daemon=True).start()
+threading.Thread(target=lambda: (kernel.warm(), mixing.warm(), template.warm()), daemon=True).start()
 demo = build()
 demo.queue(default_concurrency_limit=8, max_size=64)
 
@@ -37,4 +37,5 @@ if __name__ == "__main__":
         show_error=True,
         max_file_size="20mb",
         footer_links=["settings"],
+        run_history=False,  # keys of endpoints are typed here
     )

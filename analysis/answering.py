@@ -11,9 +11,10 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transfer.errors import ChatError, TaskError
 from transfer.live import LiveModel
 from transfer.prompt import Prompter
+from transfer.watch import watched
 
 from .forms import Question, Task, need, plainly
-from .running import at_once, batches, watched
+from .running import at_once, batches
 from .scores import Score, Tick, digest_of, mean_score
 
 ROWS, TOKENS = 64, 2**15  # prompts answered at once; tokens that they and their answers may take together

@@ -17,10 +17,10 @@ import torch
 from transfer.errors import TaskError, TransferscopeError
 from transfer.live import LiveModel, first_line
 from transfer.prompt import Prompter
+from transfer.watch import watched
 
 from .catalogue import Plan, library, plan, registry
 from .forms import plainly
-from .running import watched
 from .scores import KEPT, Score, Tick, digest_of
 
 MOST = 20_000  # documents of a task

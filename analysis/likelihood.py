@@ -11,8 +11,9 @@ import torch
 from transfer.errors import TaskError
 from transfer.live import LiveModel
 from transfer.prompt import Prompter
+from transfer.watch import watched
 
-from .running import at_once, batches, watched
+from .running import at_once, batches
 from .scores import Score, Tick, digest_of, ratio_score
 
 MOST_TEXT, MOST_PARAGRAPHS = 5_000_000, 20_000  # characters; each paragraph is an item

@@ -28,7 +28,7 @@ from transfer.triple import Triple
 from .scores import Score, Scorer
 
 MOST = 500_000_000  # bytes of scores; beyond, those longest unused go
-ARITHMETIC = 1  # to be raised whenever points or scores are computed otherwise than before
+ARITHMETIC = 2  # to be raised whenever points or scores are computed otherwise than before
 FLUSHED = 200  # scores between two looks at the size
 
 LAYOUT = 1  # of the tables; those of another layout make way

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from analysis.answering import SPARE, ExactMatch, answers
-from analysis.running import NotFinite, all_finite, at_once, batches
+from analysis.running import at_once, batches
 from analysis.tasks import load_task
 from transfer.errors import Cancelled, LiveError, TaskError
 from transfer.live import LiveModel
 from transfer.plane import point
 from transfer.prompt import Prompter
+from transfer.watch import NotFinite, all_finite
 
 from .scoring import EXACT, FAMILIES, PROMPTS, ruined, task_file
 
@@ -179,7 +180,7 @@ def test_large_models_are_stopped_in_parts_of_layers(live, prompter, monkeypatch
     calls = []
     list(answers(live, prompter, PROMPTS, 5, lambda: calls.append(1)))
     layers = len(calls)
-    monkeypatch.setattr("analysis.running.SMALL", 0)
+    monkeypatch.setattr("transfer.watch.SMALL", 0)
     list(answers(live, prompter, PROMPTS, 5, lambda: calls.append(1)))
     assert len(calls) > 6 * layers
 

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.choices import Choice, pair
-from analysis.running import NotFinite
 from analysis.tasks import load_task, scorer_of
 from transfer.errors import Cancelled, TaskError
 from transfer.live import LiveModel
 from transfer.plane import point
 from transfer.prompt import Prompter
+from transfer.watch import NotFinite
 
 from .scoring import EXACT, FAMILIES, ruined, task_file
 

@@ -10,12 +10,12 @@ import torch
 
 from analysis.choices import Choice
 from analysis.harness import Harness, patiently
-from analysis.running import NotFinite
 from analysis.tasks import load_task
 from transfer.errors import Cancelled, TaskError
 from transfer.live import LiveModel
 from transfer.plane import point
 from transfer.prompt import Prompter
+from transfer.watch import NotFinite
 
 from .scoring import EXACT, ruined, task_file
 

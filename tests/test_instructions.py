@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from analysis.following import Instructions
 from analysis.instructions import CHECKS, UNCHECKED, follows, misfit, sentences
-from analysis.running import NotFinite
 from analysis.tasks import load_task, scorer_of
 from transfer.errors import Cancelled, TaskError
+from transfer.watch import NotFinite
 
 from .scoring import ruined, task_file
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.likelihood import Loss, nats
-from analysis.running import NotFinite
 from analysis.scores import mean_score, ratio_score
 from transfer.errors import Cancelled, TaskError
 from transfer.live import LiveModel
 from transfer.plane import point
 from transfer.prompt import Prompter
+from transfer.watch import NotFinite
 
 from . import families
 from .scoring import EXACT, FAMILIES, ruined

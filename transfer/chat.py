@@ -1,41 +1,66 @@
-"""Stream answers from several points at once: one thread a pane, tokens through one queue, stop at once."""
+"""Stream answers from several panes at once: points of the plane and endpoints, tokens through one queue, stop at once.
+
+Points of one config that are small enough are the rows of one batch; others answer each by itself, at the same time where
+memory holds them all, else in turn.
+"""
 
 import queue
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
-import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
-
-from .errors import Cancelled, TransferscopeError
-from .live import first_line
+from .decode import Row, decode
+from .endpoint import Endpoint, stream
+from .errors import Cancelled, ChatError, TransferscopeError
+from .live import LiveModel, first_line
 from .plane import Mix
 from .prompt import Message, Prompter
-from .sampling import Draw, Sampling
+from .sampling import Sampling
+from .stack import STACKED, NotStackable, Stack
 from .store import Store
-from .triple import Triple
+from .triple import Triple, size
 
 BEAT = 0.05  # seconds between two pictures of the panes, at least
 WAIT = 0.25  # and at most: who listens can stop only where it is told something
-START = object()  # a pane's first word: its model is there
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one pane is asked, and who it is: a point, asked as `prompter` says, or an endpoint, which has a template of its
+    own."""
+
+    at: Mix | Endpoint
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    prompter: Prompter | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One pane at one moment. Times are in seconds since its model was asked."""
+    """One pane at one moment. Times are in seconds since its model was asked; `prompt` and `ids` are token ids, and empty for
+    an endpoint; `sent` is the exact text of the prompt and `manner` how it was made; `alike` how many panes were decoded in
+    its batch."""
 
-    mix: Mix
+    at: Mix | Endpoint
+    sampling: Sampling
+    sent: str = ""
+    manner: str = ""
+    prompt: tuple[int, ...] = ()
     text: str = ""
+    ids: tuple[int, ...] = ()
     tokens: int = 0
     seconds: float = 0.0
     first: float | None = None
     fingerprint: str = ""
+    claims: str = ""  # what an endpoint says that it is
+    alike: int = 1
     done: bool = False
-    stopped: bool = False
+    stopped: bool = False  # by a token that ends answers, and not by the number of tokens
+    halted: bool = False  # somebody pressed stop
     error: str = ""
 
     @property
@@ -45,50 +70,77 @@ class Answer:
         return (self.tokens - 1) / after if self.tokens > 1 and after > 0 else 0.0
 
 
-class Choose(LogitsProcessor):
-    """Draws of each row as it asked for, so that `generate` stays greedy."""
+@dataclass(frozen=True)
+class Plan:
+    """How so many panes will be answered: the groups that are decoded together, by the panes' numbers, how many groups at
+    once, and the bytes of models in memory that takes, of how many that are set aside."""
 
-    def __init__(self, draws: Sequence[Draw]):
-        self.draws = draws
+    groups: tuple[tuple[int, ...], ...]
+    at_once: int
+    nbytes: int
+    budget: int
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return torch.stack([draw(row) for draw, row in zip(self.draws, scores, strict=True)])
+    @property
+    def in_turn(self) -> bool:
+        return self.at_once < len(self.groups)
+
+    @property
+    def sentence(self) -> str:
+        panes = sum(map(len, self.groups))
+        if not panes:
+            return ""
+        room = f"{size(self.nbytes)} of the {size(self.budget)} set aside for models"
+        if self.nbytes > self.budget:
+            return f"One model takes {size(self.nbytes)}, and {size(self.budget)} are set aside for models here: none fits."
+        if self.in_turn:
+            few = "one model" if self.at_once == 1 else f"{self.at_once} models"
+            return f"Memory holds {few} at a time ({room}): the panes answer in turn, and the model moves from point to point."
+        batch = max(map(len, self.groups))
+        if panes == 1:
+            how = "One model"
+        elif batch == panes:
+            how = f"{panes} models, decoded together as one batch"
+        elif batch > 1:
+            how = f"{panes} models at the same time, {batch} of them as one batch"
+        else:
+            how = f"{panes} models at the same time"
+        return f"{how}: {room}."
 
 
-class Halt(StoppingCriteria):
-    """Ends a generation once somebody pressed stop."""
-
-    def __init__(self, event: threading.Event):
-        self.event = event
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_) -> torch.Tensor:
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
-
-
-class Post(BaseStreamer):
-    """Hands every new token to a queue as (pane, token)."""
-
-    def __init__(self, pane: int, out: queue.SimpleQueue):
-        self.pane, self.out, self.prompt_seen = pane, out, False
-
-    def put(self, value: torch.Tensor) -> None:
-        if self.prompt_seen:
-            self.out.put((self.pane, value.flatten().tolist()))
-        self.prompt_seen = True
-
-    def end(self) -> None:
-        pass
+def plan(store: Store, triple: Triple, at: Sequence[Mix | Endpoint]) -> Plan:
+    """How these panes would be answered; reads no weight. Raises TripleError for a point that the triple lacks."""
+    by_config: dict[str, list[int]] = {}
+    for number, mix in enumerate(at):
+        if isinstance(mix, Mix):
+            triple.need(mix)
+            by_config.setdefault(triple.config_key(triple.config_role(mix)), []).append(number)
+    groups: list[tuple[int, ...]] = []
+    nbytes = 0
+    for members in by_config.values():
+        wide = (len(members) + 1) * triple.nbytes  # a stack, and the model that moves its rows
+        if len(members) > 1 and triple.nbytes <= STACKED and wide + nbytes <= store.budget and store.stacks(triple):
+            groups.append(tuple(members))
+            nbytes += wide
+        else:
+            groups += [(number,) for number in members]
+            nbytes += len({at[number] for number in members}) * triple.nbytes
+    at_once = len(groups)
+    if nbytes > store.budget:
+        groups = sorted((number,) for members in by_config.values() for number in members)
+        at_once = store.at_once(triple)
+        nbytes = min(at_once, len(groups)) * triple.nbytes
+    return Plan(tuple(groups), at_once, nbytes, store.budget)
 
 
 @dataclass
 class Run:
-    """What the panes of one question share."""
+    """What the panes of one question share. News of a pane goes through the queue as (number, what, value)."""
 
     store: Store
     triple: Triple
-    prompter: Prompter
-    ids: list[int]
-    sampling: Sampling
+    asked: Sequence[Asked]
+    rows: dict[int, Row]
+    pool: ThreadPoolExecutor
     out: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -96,89 +148,167 @@ class Run:
         if self.stop.is_set():
             raise Cancelled("Stopped.")
 
-    def pane(self, number: int, mix: Mix) -> None:
-        """Answer in one pane; every way out leaves a last word in the queue."""
-        try:
-            if self.stop.is_set():
-                return
-            with self.store.lend(self.triple, mix, self.tick) as live:
-                self.out.put((number, START))
-                ids = torch.tensor([self.ids])
-                draw = [Choose([Draw(self.sampling)])] if self.sampling.temperature else []
-                with torch.inference_mode():
-                    live.generate(
-                        ids,
-                        torch.ones_like(ids),
-                        self.prompter,
-                        self.sampling.max_tokens,
-                        streamer=Post(number, self.out),
-                        logits_processor=LogitsProcessorList(draw),
-                        stopping_criteria=StoppingCriteriaList([Halt(self.stop)]),
-                    )
-                if not self.stop.is_set():  # last, since it reads every weight
-                    self.out.put((number, live.fingerprint))
-        except TransferscopeError as error:
-            self.out.put((number, error))
-        except Exception as error:
-            self.out.put((number, TransferscopeError(f"This pane broke off: {first_line(error)}")))
-        finally:
-            self.out.put((number, None))
+    def begin(self, work: Callable[[], None], members: Sequence[int]) -> None:
+        """Do the work of some panes in a thread; every way out leaves a last word of each in the queue."""
 
-
-def answer(
-    store: Store,
-    triple: Triple,
-    prompter: Prompter,
-    mixes: Sequence[Mix],
-    messages: Sequence[Message],
-    sampling: Sampling,
-) -> Generator[list[Answer], None, None]:
-    """Put one prompt to several points; yields the panes as they grow, last of all with every pane done.
-
-    All stream at the same time where memory holds all models, else in turn. Closing it stops them within a token.
-    Raises ChatError for a prompt that cannot be asked; what goes wrong in one pane is told in that pane.
-    """
-    for mix in mixes:
-        triple.need(mix)
-    ids_in = prompter.encode(messages)
-    room = min(sampling.max_tokens, prompter.context - len(ids_in))  # "at most" is no wish for more than fits
-    run = Run(store, triple, prompter, ids_in, sampling.model_copy(update={"max_tokens": room}))
-    panes = [Answer(mix) for mix in mixes]
-    ids: list[list[int]] = [[] for _ in mixes]
-    asked = [time.perf_counter()] * len(mixes)
-    pool = ThreadPoolExecutor(min(len(mixes), store.at_once(triple)))
-    try:
-        for number, mix in enumerate(mixes):
-            pool.submit(run.pane, number, mix)
-        shown = 0.0
-        yield list(panes)
-        while not all(pane.done for pane in panes):
+        def run() -> None:
+            error: Exception | None = None
             try:
-                number, news = run.out.get(timeout=WAIT)
+                self.tick()
+                work()
+            except NotStackable:
+                for number in members:
+                    self.begin(partial(self.alone, number), [number])
+                return
+            except TransferscopeError as found:
+                error = found
+            except Exception as found:
+                error = TransferscopeError(f"This pane broke off: {first_line(found)}")
+            for number in members:
+                self.out.put((number, "end", error))
+
+        self.pool.submit(run)
+
+    def together(self, members: Sequence[int]) -> None:
+        """Answer in these panes as the rows of one batch."""
+        with self.store.lend_stack(self.triple, [self.point(n) for n in members], self.tick) as stack:
+            self.decode(stack, members)
+            for row, number in enumerate(members):  # last, since it reads every weight
+                self.tick()
+                self.out.put((number, "fingerprint", stack.fingerprint(row)))
+
+    def alone(self, number: int) -> None:
+        """Answer in a pane by a live model of its own."""
+        with self.store.lend(self.triple, self.point(number), self.tick) as live:
+            self.decode(live, [number])
+            self.tick()
+            self.out.put((number, "fingerprint", live.fingerprint))
+
+    def decode(self, held: LiveModel | Stack, members: Sequence[int]) -> None:
+        for number in members:
+            self.out.put((number, "start", len(members)))
+        decode(
+            held,
+            [self.rows[number] for number in members],
+            self.prompter(members[0]).pad,
+            lambda row, token: self.out.put((members[row], "token", token)),
+            self.tick,
+        )
+
+    def endpoint(self, number: int) -> None:
+        """Answer in a pane by somebody else's server."""
+        asked = self.asked[number]
+        assert isinstance(asked.at, Endpoint)
+        self.out.put((number, "start", 1))
+        for piece in stream(asked.at, asked.messages, asked.sampling, self.stop):
+            self.out.put((number, "piece", piece))
+
+    def point(self, number: int) -> Mix:
+        at = self.asked[number].at
+        assert isinstance(at, Mix)
+        return at
+
+    def prompter(self, number: int) -> Prompter:
+        prompter = self.asked[number].prompter
+        assert prompter is not None
+        return prompter
+
+
+class Growing:
+    """The answer of one pane as it grows."""
+
+    def __init__(self, asked: Asked, answer: Answer):
+        self.asked, self.answer = asked, answer
+        self.since = time.perf_counter()
+        self.ids: list[int] = []
+
+    def hear(self, what: str, value: Any, now: float) -> None:
+        """Take in a piece of news."""
+        past = now - self.since
+        change: dict[str, Any]
+        if what == "start":
+            self.since, change = now, {"alike": value}
+        elif what == "token" and value is None:
+            change = {"error": f"The model's outputs are not finite (NaN or infinity) at {self.asked.at}. A smaller "
+                      "coefficient may do, or one of the checkpoints is damaged."}  # fmt: skip
+        elif what == "token":
+            self.ids.append(value)
+            change = {"tokens": len(self.ids), "seconds": past, "first": self.answer.first or past}
+        elif what == "piece":
+            change = {
+                "text": self.answer.text + value.text, "tokens": value.tokens, "seconds": past, "claims": value.model,
+                "first": self.answer.first or (past if value.text else None), "stopped": value.finish == "stop",
+            }  # fmt: skip
+        elif what == "fingerprint":
+            change = {"fingerprint": value}
+        else:
+            change = {"done": True}
+            if value and not self.answer.error:
+                change["error"] = str(value)
+        self.answer = replace(self.answer, **change)
+
+    def picture(self) -> Answer:
+        """The answer as it stands."""
+        prompter = self.asked.prompter
+        if prompter and len(self.ids) > len(self.answer.ids):
+            ended = self.ids[-1] in prompter.stops
+            text = prompter.decode([i for i in self.ids if i not in prompter.stops])
+            self.answer = replace(self.answer, ids=tuple(self.ids), text=text, stopped=ended)
+        return self.answer
+
+
+def answer(store: Store, triple: Triple, asked: Sequence[Asked]) -> Generator[list[Answer], None, None]:
+    """Ask several panes; yields them as they grow, last of all with every pane done. Closing it stops them within a layer.
+
+    What goes wrong in one pane is told in that pane: a prompt that is too long for it too. Raises ChatError where no pane can
+    be asked, and TripleError for a point that the triple lacks.
+    """
+    planned = plan(store, triple, [a.at for a in asked])
+    panes, rows = [], {}
+    for number, one in enumerate(asked):
+        panes.append(Growing(one, Answer(one.at, one.sampling)))
+        try:
+            if one.prompter is None:
+                if not one.messages or not one.messages[-1]["content"].strip():
+                    raise ChatError("The prompt is empty. Type a question first.")
+                continue
+            sent = one.prompter.text(one.messages)
+            ids = one.prompter.bounded(one.prompter.tokens(sent), 1)
+            room = min(
+                one.sampling.max_tokens, one.prompter.context - len(ids)
+            )  # "at most" is no wish for more than fits
+            rows[number] = Row(ids, one.sampling, frozenset(one.prompter.stops), room)
+            panes[-1].answer = Answer(one.at, one.sampling, sent, one.prompter.manner, tuple(ids))
+        except ChatError as error:
+            panes[-1].answer = Answer(one.at, one.sampling, done=True, error=str(error))
+    if all(pane.answer.done for pane in panes):
+        raise ChatError(panes[0].answer.error if panes else "There is no pane to ask. Add one.")
+    outside = [n for n, one in enumerate(asked) if one.prompter is None and not panes[n].answer.done]
+    workers = min(len(asked), max(planned.at_once, store.at_once(triple))) + len(outside)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="pane")
+    run = Run(store, triple, asked, rows, pool)
+    try:
+        for number in outside:
+            run.begin(partial(run.endpoint, number), [number])
+        for group in planned.groups:
+            members = [number for number in group if number in rows]
+            if len(members) > 1:
+                run.begin(partial(run.together, members), members)
+            elif members:
+                run.begin(partial(run.alone, members[0]), members)
+        shown = 0.0
+        yield [pane.picture() for pane in panes]
+        while not all(pane.answer.done for pane in panes):
+            try:
+                number, what, value = run.out.get(timeout=WAIT)
             except queue.Empty:
-                yield list(panes)
+                yield [pane.picture() for pane in panes]
                 continue
             now = time.perf_counter()
-            pane, since = panes[number], now - asked[number]
-            if news is START:
-                asked[number] = now
-            elif isinstance(news, str):
-                pane = replace(pane, fingerprint=news)
-            elif isinstance(news, list):
-                ids[number] += news
-                kept = [i for i in ids[number] if i not in prompter.stops]
-                pane = replace(
-                    pane, text=prompter.decode(kept), tokens=len(ids[number]), seconds=since, first=pane.first or since
-                )
-            elif isinstance(news, Exception):
-                pane = replace(pane, error=str(news))
-            else:
-                ended = bool(pane.error) or (bool(ids[number]) and ids[number][-1] in prompter.stops)
-                pane = replace(pane, done=True, stopped=ended)
-            panes[number] = pane
-            if now - shown >= BEAT or all(p.done for p in panes):
+            panes[number].hear(what, value, now)
+            if now - shown >= BEAT or all(pane.answer.done for pane in panes):
                 shown = now
-                yield list(panes)
+                yield [pane.picture() for pane in panes]
     finally:
         run.stop.set()
         pool.shutdown(wait=False, cancel_futures=True)

@@ -10,7 +10,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -112,11 +112,7 @@ class LiveModel:
     def fingerprint(self) -> str:
         """Twelve hex digits over all weights in memory, by name: equal bits, equal fingerprint."""
         if self._fingerprint is None:
-            digest = hashlib.blake2b(digest_size=6)
-            for name, tensor in sorted(self.model.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-            self._fingerprint = digest.hexdigest()
+            self._fingerprint = digest(self.model.state_dict().items())
         return self._fingerprint
 
     @property
@@ -197,6 +193,15 @@ class LiveModel:
         module, _, weight = name.rpartition(".")
         owner = self.model.get_submodule(module)
         setattr(owner, weight, torch.nn.Parameter(getattr(owner, weight).clone(), requires_grad=False))
+
+
+def digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """Twelve hex digits over weights by name, in whatever order they come."""
+    found = hashlib.blake2b(digest_size=6)
+    for name, tensor in sorted(weights, key=lambda pair: pair[0]):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def in_order(homes: list[Home], names: set[str]) -> tuple[str, ...]:

@@ -1,39 +1,61 @@
-"""From messages to token ids and back: tokenizer, chat template and stop tokens of the source fine-tuned model."""
+"""From messages to token ids and back: whose chat template a point is asked through, and what ends its answer.
+
+Token ids are always those of the source fine-tuned model's tokenizer, since every live model has its vocabulary.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 from .checkpoint import Checkpoint, read_json
-from .errors import ChatError
-from .live import first_line, open_tokenizer
+from .errors import ChatError, LiveError
+from .live import open_tokenizer
+from .plane import LABELS, Mix
+from .template import render
 from .triple import Triple
 
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": …}
+MANNERS = ("own", "tuned", "plain")  # through its own parent's template, the source fine-tuned model's, or none
 
 
 class Prompter:
-    """One for a triple; every point of it is asked in the same words, so that answers compare."""
+    """How points are asked. By default all of them in the same words, those of the source fine-tuned model, so that answers
+    compare."""
 
-    def __init__(self, triple: Triple):
-        """Raises LiveError where the tokenizer cannot be read."""
+    def __init__(self, triple: Triple, voice: str = "source_tuned", body: str = "target_base", manner: str = "own"):
+        """`voice` is the role whose template is spoken, `body` the one whose config says what fits. Raises LiveError where
+        the tokenizer cannot be read."""
+        self.voice = voice
         self.tokenizer: Any = open_tokenizer(triple)
-        self.has_template = bool(self.tokenizer.chat_template)
-        self.stops = stop_tokens(triple, self.tokenizer)
+        own = self.tokenizer if voice == "source_tuned" else voiced(triple, voice)
+        self.template = template_of(own) if manner != "plain" else None
+        self.words = dict(own.special_tokens_map) if own is not None else {}
+        self.stops = stop_tokens(triple, "source_tuned", self.tokenizer)
+        if own is not None and own is not self.tokenizer:
+            names = own.convert_ids_to_tokens(sorted(stop_tokens(triple, voice, own)))
+            known = self.tokenizer.get_vocab()
+            self.stops |= {known[name] for name in names if name in known}
         self.pad = (
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.stops, default=0)
         )
-        self.context = context_length(triple.checkpoints["target_base"])
+        self.context = context_length(triple.checkpoints[body])
+
+    @property
+    def has_template(self) -> bool:
+        return self.template is not None
+
+    @property
+    def manner(self) -> str:
+        """How it asks, for the page."""
+        return f"chat template of the {LABELS[self.voice]} model" if self.has_template else "plain text to go on with"
 
     def text(self, messages: Sequence[Message]) -> str:
-        """The exact string that the model is given, up to where its answer begins. Raises ChatError."""
+        """The exact string that the model is given, up to where its answer begins; without a template the messages as one
+        text to go on with. Raises ChatError."""
         if not messages or not messages[-1]["content"].strip():
             raise ChatError("The prompt is empty. Type a question first.")
-        if not self.has_template:
-            return "\n\n".join(m["content"] for m in messages) + "\n\n"
-        try:
-            return self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
-        except Exception as error:
-            raise ChatError(f"The chat template refused these messages: {first_line(error)}") from error
+        if self.template is None:
+            return "\n\n".join(m["content"] for m in messages)
+        return render(self.template, messages, self.words)
 
     def tokens(self, text: str, chat: bool = True) -> list[int]:
         """Token ids of a text. What a tokenizer puts before every text is left to the template where one made the text."""
@@ -69,9 +91,34 @@ def context_length(checkpoint: Checkpoint) -> int:
     return 2**31
 
 
-def stop_tokens(triple: Triple, tokenizer: Any) -> set[int]:
-    """Every id that ends an answer: by generation_config, config and tokenizer of the source fine-tuned model."""
-    tuned = triple.checkpoints["source_tuned"]
+def prompter_for(triple: Triple, mix: Mix, manner: str = "own") -> Prompter:
+    """How a point is asked: a corner as its own checkpoint is, any other point as the source fine-tuned model. Raises
+    LiveError."""
+    voice = mix.corner if mix.corner and manner == "own" else "source_tuned"
+    return Prompter(triple, voice, triple.config_role(mix), manner)
+
+
+def voiced(triple: Triple, role: str) -> Any:
+    """A role's own tokenizer; None where its folder has none, as bases of some releases have."""
+    try:
+        return open_tokenizer(triple, role)
+    except LiveError:
+        return None
+
+
+def template_of(tokenizer: Any) -> str | None:
+    """The chat template of a tokenizer, the default one where it has several; None where it has none."""
+    if tokenizer is None or not tokenizer.chat_template:
+        return None
+    try:
+        return tokenizer.get_chat_template()
+    except ValueError:  # several, and none of them the default
+        return None
+
+
+def stop_tokens(triple: Triple, role: str, tokenizer: Any) -> set[int]:
+    """Every id that ends an answer: by generation_config, config and tokenizer of a role."""
+    tuned = triple.checkpoints[role]
     stops = {tokenizer.eos_token_id}
     path = tuned.folder / "generation_config.json"
     generation = read_json(path) if path.is_file() else {}

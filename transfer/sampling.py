@@ -1,5 +1,7 @@
 """How answers are drawn from a model's next-token distribution: temperature, nucleus, seed."""
 
+from typing import Annotated
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -8,10 +10,10 @@ class Sampling(BaseModel):
     """How answers are drawn. Temperature 0 takes the likeliest token always; equal seeds give equal answers."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-    temperature: float = Field(0.0, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(64, ge=1, le=4096)
-    seed: int = Field(0, ge=0, lt=2**31)
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
 class Draw:

@@ -7,13 +7,14 @@ none is free a new one is built while memory lasts. Nobody's model moves under t
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .errors import LiveError
 from .live import LiveModel
 from .plane import Mix
+from .stack import NotStackable, Stack
 from .triple import Triple, free_memory, size
 
 MOST = 8  # live models of one triple: six panes, and two for sweeps
@@ -21,15 +22,35 @@ MOST = 8  # live models of one triple: six panes, and two for sweeps
 
 @dataclass(eq=False)
 class Entry:
-    """A model of the store, or the place kept for one while it is built or moved (`ready` False)."""
+    """A model of the store, or the place kept for one while it is built or moved (`ready` False): a live model at one point,
+    or a stack at several."""
 
     identity: str
-    mix: Mix
+    mixes: tuple[Mix, ...]
     nbytes: int
-    live: LiveModel | None = None
+    held: LiveModel | Stack | None = None
     ready: bool = False
     users: int = 0
     used: float = field(default_factory=time.monotonic)
+
+    @property
+    def wide(self) -> bool:
+        return len(self.mixes) > 1
+
+    def prepare(self, triple: Triple) -> None:
+        """Build what is held, or move it."""
+        if isinstance(self.held, Stack):
+            self.held.move(self.mixes)
+        elif self.held is not None:
+            self.held.move(self.mixes[0])
+        else:
+            self.held = Stack(triple, self.mixes) if self.wide else LiveModel(triple, self.mixes[0])
+
+    def fits(self, mixes: tuple[Mix, ...]) -> bool:
+        """Whether what is held can move there."""
+        if isinstance(self.held, Stack):
+            return len(mixes) > 1 and self.held.fits(mixes)
+        return self.held is not None and len(mixes) == 1 and self.held.fits(mixes[0])
 
 
 class Store:
@@ -39,10 +60,15 @@ class Store:
         self.budget = budget or int(0.6 * free_memory())
         self._entries: list[Entry] = []
         self._changed = threading.Condition()
+        self._unstackable: set[str] = set()
 
     def at_once(self, triple: Triple) -> int:
         """How many models of this triple fit at the same time."""
         return max(1, min(MOST, self.budget // max(1, triple.nbytes)))
+
+    def stacks(self, triple: Triple) -> bool:
+        """Whether models of this triple can be stacked, as far as is known."""
+        return triple.identity not in self._unstackable
 
     @contextmanager
     def lend(self, triple: Triple, mix: Mix, tick: Callable[[], None] = lambda: None) -> Iterator[LiveModel]:
@@ -51,14 +77,30 @@ class Store:
 
         Raises LiveError where not even one fits, and what building or moving it raises.
         """
-        entry = self._take(triple, mix, tick)
+        with self._lend(triple, (mix,), tick) as held:
+            assert isinstance(held, LiveModel)
+            yield held
+
+    @contextmanager
+    def lend_stack(
+        self, triple: Triple, mixes: Sequence[Mix], tick: Callable[[], None] = lambda: None
+    ) -> Iterator[Stack]:
+        """A stack of the triple at the points, two at least, in that order; else as `lend`. Raises NotStackable too."""
+        try:
+            with self._lend(triple, tuple(mixes), tick) as held:
+                assert isinstance(held, Stack)
+                yield held
+        except NotStackable:
+            self._unstackable.add(triple.identity)
+            raise
+
+    @contextmanager
+    def _lend(self, triple: Triple, mixes: tuple[Mix, ...], tick: Callable[[], None]) -> Iterator[LiveModel | Stack]:
+        entry = self._take(triple, mixes, tick)
         try:
             if not entry.ready:
                 try:
-                    if entry.live is None:
-                        entry.live = LiveModel(triple, mix)
-                    else:
-                        entry.live.move(mix)
+                    entry.prepare(triple)
                 except BaseException:
                     with self._changed:
                         self._entries.remove(entry)
@@ -66,40 +108,44 @@ class Store:
                 with self._changed:
                     entry.ready = True
                     self._changed.notify_all()
-            assert entry.live is not None
-            yield entry.live
+            assert entry.held is not None
+            yield entry.held
         finally:
             with self._changed:
                 entry.users -= 1
                 entry.used = time.monotonic()
                 self._changed.notify_all()
 
-    def _take(self, triple: Triple, mix: Mix, tick: Callable[[], None]) -> Entry:
+    def _take(self, triple: Triple, mixes: tuple[Mix, ...], tick: Callable[[], None]) -> Entry:
         """An entry that counts the caller as a user: ready, or the caller's to make ready."""
-        if triple.nbytes > self.budget:
+        nbytes = triple.nbytes * (len(mixes) + 1 if len(mixes) > 1 else 1)  # a stack has a model that moves its rows
+        if nbytes > self.budget:
             raise LiveError(
-                f"A live model of this triple takes {size(triple.nbytes)}, and {size(self.budget)} are set aside for models "
+                f"A live model of this triple takes {size(nbytes)}, and {size(self.budget)} are set aside for models "
                 "here. Compare and Export work all the same; to chat, use a machine with more memory."
             )
         with self._changed:
             while True:
                 mine = [e for e in self._entries if e.identity == triple.identity]
-                match = next((e for e in mine if e.mix == mix), None)
+                match = next((e for e in mine if e.mixes == mixes), None)
                 if match and match.ready:
                     match.users += 1
                     return match
                 idle = sorted((e for e in self._entries if e.ready and not e.users), key=lambda e: e.used)
                 if not match:
-                    movable = [e for e in idle if e.identity == triple.identity and e.live and e.live.fits(mix)]
-                    roving = [e for e in movable if e.mix.corner is None]
+                    movable = [e for e in idle if e.identity == triple.identity and e.fits(mixes)]
+                    roving = [e for e in movable if e.wide or e.mixes[0].corner is None]
                     held = sum(e.nbytes for e in self._entries)
-                    full = len(mine) >= MOST or held + triple.nbytes > self.budget
+                    full = len(mine) >= MOST or held + nbytes > self.budget
                     if roving or (full and movable):
-                        entry = (roving or movable)[0]
-                        entry.mix, entry.ready, entry.users = mix, False, 1
+                        # A stack moves row by row: the one with the fewest other rows first.
+                        entry = min(
+                            roving or movable, key=lambda e: sum(a != b for a, b in zip(e.mixes, mixes, strict=True))
+                        )
+                        entry.mixes, entry.ready, entry.users = mixes, False, 1
                         return entry
                     if not full:
-                        entry = Entry(triple.identity, mix, triple.nbytes, users=1)
+                        entry = Entry(triple.identity, mixes, nbytes, users=1)
                         self._entries.append(entry)
                         return entry
                     if idle:

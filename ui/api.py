@@ -15,15 +15,17 @@ from analysis.spectrum import spectra, spectra_table
 from analysis.sweep import MOST_STEPS, Row, best, closer, corners, sweep
 from analysis.sweep import along as steps_along
 from analysis.verdict import verdict
-from transfer.chat import answer
-from transfer.errors import TransferscopeError
+from transfer.chat import Asked, answer
+from transfer.errors import ChatError, TransferscopeError
 from transfer.plane import CORNERS, Path, point
+from transfer.prompt import MANNERS
 from transfer.sampling import Sampling
+from transfer.talk import Pane
 from transfer.triple import size
 
 from . import plane, scoring
 from .along import REFINED
-from .chat import ORDER
+from .desk import ORDER
 from .inputs import number, whole, words
 from .paths import SAME, asked
 from .shared import Shared
@@ -162,20 +164,26 @@ def build(shared: Shared) -> None:
 
     def ask(
         source_base: str, source_tuned: str, target_base: str, target_tuned: str = "", prompt: str = "", alpha: float = 1.0,
-        temperature: float = 0.0, max_tokens: int = 48, seed: int = 0,
+        temperature: float = 0.0, max_tokens: int = 48, seed: int = 0, top_p: float = 1.0, system: str = "", manner: str = "own",
     ) -> dict[str, Any]:  # fmt: skip
-        """One prompt to every corner and to the merged model at α."""
+        """One prompt to every corner and to the merged model at α. `manner` is "own" (each through its own chat template, a base
+        without one goes on with the text), "tuned" (all through the source fine-tuned model's) or "plain"."""
         triple = shared.here(refs_of(source_base, source_tuned, target_base, target_tuned))
         sampling = Sampling(
             temperature=number(temperature, "temperature", 0, 2),
+            top_p=number(top_p, "top_p", 0.01, 1),
             max_tokens=whole(max_tokens, "max_tokens", 1, 4096),
             seed=whole(seed, "seed", 0, 2**31 - 1),
         )
         merged = point(number(alpha, "alpha", -10, 10))
         names = [r for r in ORDER if r == "merged" or r in triple.checkpoints]
-        mixes = [merged if name == "merged" else CORNERS[name] for name in names]
-        messages = [{"role": "user", "content": words(prompt, "prompt", 20_000)}]
-        *_, final = answer(shared.store, triple, shared.prompter(triple), mixes, messages, sampling)
+        panes = [Pane(n, merged if n == "merged" else CORNERS[n], n == "merged") for n in names]
+        if manner not in MANNERS:
+            raise ChatError(f"manner is one of {', '.join(MANNERS)}.")
+        before = [{"role": "system", "content": told}] if (told := words(system, "system", 20_000)).strip() else []
+        messages = (*before, {"role": "user", "content": words(prompt, "prompt", 20_000)})
+        asked_ = [Asked(pane.at, messages, sampling, shared.voice(triple, pane, manner)) for pane in panes]
+        *_, final = answer(shared.store, triple, asked_)
         return {
             name: {
                 "text": a.text.strip(),

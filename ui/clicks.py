@@ -1,4 +1,5 @@
-"""Clicks on the marks of figures, which gradio has no event for: a script hears them and hands over a mark's data."""
+"""What gradio has no event for: clicks on the marks of figures and on buttons within HTML, and dials that come to rest. A
+script hears them and hands over a mark: a list."""
 
 import json
 
@@ -24,3 +25,24 @@ def listener(*boxes: str) -> gr.HTML:
     `event.mark`, a list."""
     chosen = json.dumps(", ".join(f"#{box}" for box in boxes))
     return gr.HTML("", js_on_load=LISTEN.replace("BOXES", chosen), padding=False, elem_classes="ts-nothing")
+
+
+# Buttons have what they are pressed for in data-act. A dial rests when nothing has moved it for a moment.
+DEEDS = """
+document.addEventListener('click', event => {
+    const pressed = event.target.closest('[data-act]');
+    if (pressed && !pressed.disabled) trigger('select', {mark: JSON.parse(pressed.dataset.act)});
+});
+let rest = 0;
+document.addEventListener('input', event => {
+    if (!event.target.closest('DIALS')) return;
+    clearTimeout(rest);
+    rest = setTimeout(() => trigger('select', {mark: ['rest']}), 250);
+});
+"""
+
+
+def deeds(*dials: str) -> gr.HTML:
+    """Like `listener`, for every button with data-act on the page, whose data is the mark, and for these dials: ["rest"]."""
+    chosen = ", ".join(f"#{dial}" for dial in dials)
+    return gr.HTML("", js_on_load=DEEDS.replace("DIALS", chosen), padding=False, elem_classes="ts-nothing")

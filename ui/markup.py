@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from analysis.comparison import Comparison
 from analysis.measures import MEASURES, margin, written
-from transfer.chat import Answer
 from transfer.plane import LABELS, SYMBOLS, Mix
 from transfer.triple import Finding, Triple, size
 
@@ -78,52 +77,6 @@ def tiles(found: Comparison) -> str:
             f"<small>{mathy(shown.about)}</small></div>"
         )
     return f'<div class="ts-tiles">{"".join(out)}</div>'
-
-
-def panes(
-    answers: Sequence[Answer],
-    names: Sequence[str],
-    models: Sequence[str],
-    prompt: str,
-    why: str = "",
-    expect: str = "",
-    halted: bool = False,
-) -> str:
-    """One card for each pane, with who answered, the answer so far, its speed and the fingerprint of its weights."""
-    cards = []
-    for role, model, a in zip(names, models, answers, strict=True):
-        where = f"{mathy(SYMBOLS[role])} · {html.escape(model)}" if role in SYMBOLS else strength(a.mix)
-        if a.error:
-            body = f'<p class="ts-answer ts-broken">{html.escape(a.error)}</p>'
-        elif a.text or a.done or halted:
-            cursor = "" if a.done or halted else '<span class="ts-cursor"></span>'
-            body = f'<p class="ts-answer">{html.escape(a.text.strip()) or "<i>(nothing)</i>"}{cursor}</p>'
-        else:
-            body = '<p class="ts-answer ts-waiting"><span class="ts-cursor"></span></p>'
-        badge = '<span class="ts-badge ts-warning">stopped</span>' if halted and not a.done else ""
-        if a.done and not a.error:
-            if expect and a.text.strip().rstrip(".") == expect.rstrip("."):
-                badge = '<span class="ts-badge ts-ok">✓ right</span>'
-            elif not a.stopped:
-                badge = f'<span class="ts-badge ts-warning">cut off at {a.tokens} tokens</span>'
-            elif expect:
-                badge = '<span class="ts-badge ts-error">✗ not right</span>'
-        speed = f"{a.speed:,.0f} tokens/s" if a.speed else f"{a.tokens} tokens" if a.tokens else "…"
-        first = f" · first after {a.first:.2f} s" if a.first is not None else ""
-        print_ = (
-            f'<code title="fingerprint of the weights that answered">{a.fingerprint}</code>' if a.fingerprint else ""
-        )
-        cards.append(
-            f'<article class="ts-pane {role}"><header><b>{LABELS[role]}</b><span class="ts-faint">{where}</span></header>'
-            f'<div class="ts-verdict">{badge}</div>{body}<footer><span>{speed}{first}</span>{print_}</footer></article>'
-        )
-    asked = f'<div class="ts-asked"><b>{html.escape(prompt)}</b>'
-    if expect:
-        asked += f"<span>{html.escape(why)} Right: “{html.escape(expect)}”</span>"
-    return f'{asked}</div><div class="ts-panes" aria-live="polite">{"".join(cards)}</div>'
-
-
-EMPTY_PANES = '<div class="ts-asked"><span>Ask something, or press one of the questions above: all models answer side by side.</span></div>'
 
 
 def strength(mix: Mix) -> str:

@@ -7,12 +7,13 @@ from typing import Any
 import gradio as gr
 
 from transfer.hub import HOSTED
+from transfer.plane import ROLES
 
-from . import api, chat, compare, export, layers, lineage, spectrum, sweep, triple
-from .markup import EMPTY_PANES, HERO
-from .presets import CUSTOM, read_presets, read_suggestions
+from . import api, chat, compare, export, layers, lineage, link, spectrum, sweep, triple
+from .markup import HERO
+from .presets import CUSTOM, Preset, read_presets, read_suggestions
 from .shared import Shared
-from .work import halt, notice
+from .work import halt, notice, say
 
 QUESTIONS = 4  # suggested on the first tab; the Chat tab has them all
 
@@ -26,6 +27,14 @@ def build(shared: Shared | None = None) -> gr.Blocks:
     """The whole app, ready to launch."""
     shared = shared or Shared()
     presets, suggestions = read_presets(), read_suggestions()
+    talk = chat.Chat(shared, suggestions)
+
+    def talked(request: gr.Request, chosen: triple.Refs, pending: Any) -> list[Any]:
+        return talk.opened(str(request.session_hash), chosen, pending)
+
+    def linked(request: gr.Request) -> list[Any]:
+        return follow(presets, str(request.query_params))
+
     with gr.Blocks(title="Transferscope", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as page:
         gr.HTML(HERO, padding=False)
         refs = gr.State(presets[0].refs)
@@ -69,9 +78,20 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         sweep_shown, judged = sweep.opened(swept, shared), sweep.judged(swept, shared, first.verdict)
         comparing: list[Any] = []
         changed = (filled.then(**checked, **private), first.check.click(**checked, **private))
-        for opened in changed:  # answers of other models would be taken for these models'
-            opened.then(lambda: EMPTY_PANES, None, asked.panes, **private)
-        for opened in (page.load(**checked, **private), *changed):
+        # A link fills the form first; what it says of the chat waits for the models.
+        link_to = [
+            first.preset,
+            first.about,
+            *first.refs,
+            asked.pending,
+            asked.prompt,
+            *asked.settings,
+            tabs,
+            first.report,
+        ]
+        followed = page.load(linked, None, link_to, **private).then(**checked, **private)
+        for opened in (followed, *changed):
+            opened.then(talked, [refs, asked.pending], [*asked.views, *asked.forms, asked.pending], **private)
             compared_ = opened.then(**then_compare, concurrency_limit=2, concurrency_id="compare", **private)
             comparing.append(compared_)
             compared_.then(judged[0], [refs, *judged[1]], judged[2], **private)
@@ -134,71 +154,47 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         deciding.append(kin.compare.click(fingerprint, refs, kin.told, **together, **private))
         looked.stop.click(stopped("Stopped."), None, looked.told, cancels=deciding, **private)
 
-        # Chat: Ask, Enter, a suggested question here or on the first tab, or a new α put the prompt to all panes.
-        def ask(request: gr.Request, *fields: Any) -> Iterator[str]:
-            yield from chat.run(shared, suggestions, str(request.session_hash), *fields)
-
-        def scrub(request: gr.Request, *fields: Any) -> Iterator[Any]:
-            if str(fields[1]).strip():  # before the first question there is nothing to answer again
-                yield from chat.run(shared, suggestions, str(request.session_hash), *fields)
-
-        def stop_asking(request: gr.Request) -> None:
-            halt(shared.turns, str(request.session_hash))
-
+        # Chat
         def leave(request: gr.Request) -> None:
-            for key in [key for key in shared.turns if key.startswith(str(request.session_hash))]:
+            session = str(request.session_hash)
+            for key in [key for key in shared.turns if key.startswith(session)]:
                 halt(shared.turns, key)
                 shared.turns.pop(key, None)
+            shared.desks.pop(session, None)
             if HOSTED:
-                shared.results.forget(str(request.session_hash))
+                shared.results.forget(session)
 
         page.unload(leave)
-        asking: dict[str, Any] = {
-            "fn": ask,
-            "inputs": [
-                refs,
-                asked.prompt,
-                asked.alpha,
-                asked.beta,
-                asked.shown,
-                asked.temperature,
-                asked.max_tokens,
-                asked.seed,
-            ],
-            "outputs": asked.panes,
-            "concurrency_limit": 4,
-            "concurrency_id": "chat",
-            "trigger_mode": "always_last",
-        }
-        asked.ask.click(**asking, **private)
-        asked.prompt.submit(**asking, **private)
-        for button in asked.suggested:
-            button.click(lambda text: text, button, asked.prompt, **private).then(**asking, **private)
+        asking = chat.wire(asked, talk, refs, private)
         for button in first.shows:
             turned = button.click(
                 lambda text: (text, gr.Tabs(selected="chat")), button, [asked.prompt, tabs], **private
             )
-            turned.then(**asking, **private)
-        point = [asked.alpha, asked.beta]
-        for dial in point:
-            dial.release(**{**asking, "fn": scrub}, **private)
+            turned.then(**asking)
         for button in (*asked.suggested, *first.shows, asked.ask):
             button.click(None, None, None, js=SCROLL, **private)
-        # Not by `cancels`: a generator that is cut cannot say what was stopped.
-        asked.stop.click(stop_asking, None, None, queue=False, **private)
 
         # A point that scoring found is taken to Chat and Export; what is exported follows what was chatted with.
-        def take(button: gr.Button, place: gr.State, where: str) -> None:
-            to = [*point, written.alpha, written.beta, tabs]
-            taken = button.click(
-                lambda p: (*p, *p, gr.Tabs(selected=where)) if p else [gr.skip()] * 5, place, to, **private
-            )
-            if where == "chat":
-                taken.then(**{**asking, "fn": scrub}, **private)
+        def placed(request: gr.Request, chosen: triple.Refs, place: Any) -> list[Any]:
+            if not place:
+                return [gr.skip()] * (chat.VIEWS + chat.FORMS + 3)
+            return [*talk.taken(str(request.session_hash), chosen, place), *place, gr.Tabs(selected="chat")]
 
+        def take(button: gr.Button, place: gr.State, where: str) -> None:
+            if where == "chat":
+                to = [*asked.views, *asked.forms, written.alpha, written.beta, tabs]
+                taken = button.click(placed, [refs, place], to, **private)
+                taken.then(**retaken)
+            else:
+                button.click(
+                    lambda p: (*p, gr.Tabs(selected=where)) if p else [gr.skip()] * 3,
+                    place, [written.alpha, written.beta, tabs], **private,
+                )  # fmt: skip
+
+        retaken = chat.again(asked, talk, refs, private)
         sweep.wire(swept, shared, refs, first.verdict, take, private)
-        for dial in point:
-            dial.release(lambda *p: p, point, [written.alpha, written.beta], **private)
+        for dial in asked.dials:
+            dial.release(lambda *p: p, asked.dials, [written.alpha, written.beta], **private)
 
         # Export
         running = written.write.click(
@@ -212,6 +208,24 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             stopped("Stopped. Nothing was left behind."), None, written.progress, cancels=[running], **private
         )
     return page
+
+
+def follow(presets: list[Preset], query: str) -> list[Any]:
+    """What a link asks for: values for the form, the chat's panes and fields, the tab, and what is wrong with the link."""
+    nothing = [gr.skip()] * (2 + 4 + 1 + 1 + 8 + 2)
+    try:
+        found = link.parse(query)
+    except Exception as error:
+        return [*nothing[:-1], notice(say(error), "error")]
+    if found is None:
+        return nothing
+    refs = dict(found.refs)
+    named = next((p.name for p in presets if p.refs == refs), CUSTOM)
+    one = found.settings
+    return [
+        named, triple.fill(presets, named)[0], *(refs[role] for role in ROLES), found.panes, found.prompt,
+        *one.sampling.model_dump().values(), one.system, one.manner, one.blind, one.remember, gr.Tabs(selected="chat"), gr.skip(),
+    ]  # fmt: skip
 
 
 def choices(shared: Shared, refs: triple.Refs) -> list[Any]:

@@ -15,11 +15,13 @@ from analysis.results import Results
 from transfer.checkpoint import Checkpoint, find_folder, open_folder
 from transfer.errors import CheckpointError, TransferscopeError, TripleError
 from transfer.hub import HOSTED, looks_like_hub_id, open_hub
-from transfer.plane import ROLES
-from transfer.prompt import Prompter
+from transfer.plane import ROLES, Mix
+from transfer.prompt import Prompter, prompter_for
 from transfer.store import Store
+from transfer.talk import Pane
 from transfer.triple import Triple, open_checkpoint, open_triple, size
 
+from .desk import Desk
 from .presets import pocket_folder
 from .work import Turn
 
@@ -87,7 +89,9 @@ class Shared:
     turns: dict[str, Turn] = field(default_factory=dict)  # by session and button, its latest press
     results: Results = field(default_factory=Results)
     _triples: Shelf = field(default_factory=lambda: Shelf(32))
-    _prompters: Shelf = field(default_factory=lambda: Shelf(8))
+    desks: dict[str, Desk] = field(default_factory=dict)  # by session
+    _desks_lock: threading.Lock = field(default_factory=threading.Lock)
+    _prompters: Shelf = field(default_factory=lambda: Shelf(32))
     _looks: Shelf = field(default_factory=lambda: Shelf(64))
     _shown: Shelf = field(default_factory=lambda: Shelf(32))
     _controls: Shelf = field(default_factory=lambda: Shelf(16))
@@ -114,7 +118,25 @@ class Shared:
         self._triples = Shelf(32)
 
     def prompter(self, triple: Triple) -> Prompter:
+        """How all points are asked in the same words, as they are when they are scored."""
         return self._prompters.get(triple.identity, lambda: Prompter(triple))
+
+    def voice(self, triple: Triple, pane: Pane, manner: str) -> Prompter | None:
+        """How a pane is asked in a chat; None for an endpoint, which knows that itself."""
+        mix = pane.at
+        if not isinstance(mix, Mix):
+            return None
+        manner = "tuned" if pane.point and manner == "own" else manner
+        key = (triple.identity, mix.corner or "", manner)
+        return self._prompters.get(key, lambda: prompter_for(triple, mix, manner))
+
+    def desk(self, session: str, triple: Triple) -> Desk:
+        """What a session's Chat tab holds; a new one for another triple."""
+        with self._desks_lock:
+            found = self.desks.get(session)
+            if found is None or found.triple.identity != triple.identity:
+                found = self.desks[session] = Desk.new(triple)
+            return found
 
     def comparison(self, triple: Triple, alpha: float | None) -> Comparison | None:
         """The best comparison made before, exact or sampled; at whatever α where None is asked for."""

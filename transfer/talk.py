@@ -1,0 +1,157 @@
+"""A conversation with several panes: who sits where, what was asked, and what each of them answered.
+
+Every pane has a history of its own: what it was asked and what it said itself. Nothing here runs a model.
+"""
+
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from .chat import Answer, Asked
+from .endpoint import Endpoint
+from .errors import ChatError
+from .plane import Mix
+from .prompt import Message, Prompter
+from .sampling import Sampling
+
+FEWEST, MOST = 2, 6  # panes
+MOST_TURNS = 100
+TIE, BAD = "tie", "bad"  # a vote for none: they are as good, or none is any good
+
+
+@dataclass(frozen=True)
+class Pane:
+    """One place: a point or an endpoint, with a way of drawing of its own where it has one. A `point` was set by its
+    coefficients and is asked like any merged model, even where it falls on a corner."""
+
+    key: str
+    at: Mix | Endpoint
+    point: bool = False
+    sampling: Sampling | None = None
+    wide: bool = False
+
+
+@dataclass
+class Turn:
+    """A prompt and what it was answered with, by the panes' keys, in the order in which they are shown. `panes` are those
+    that answered, as they were then. A blind turn hides who is who until `vote` (a key, TIE or BAD) is given."""
+
+    prompt: str
+    panes: dict[str, Pane]
+    order: tuple[str, ...]
+    blind: bool = False
+    vote: str = ""
+    voted: str = ""  # when, in ISO 8601
+    answers: dict[str, Answer] = field(default_factory=dict)
+    tries: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def hidden(self) -> bool:
+        return self.blind and not self.vote
+
+
+class Talk:
+    """The panes and turns of one conversation."""
+
+    def __init__(self, at: Iterable[Mix | Endpoint] = ()):
+        self._keys = itertools.count(1)
+        self.panes: list[Pane] = [Pane(self._key(), one) for one in at]
+        self.turns: list[Turn] = []
+
+    def _key(self) -> str:
+        return f"p{next(self._keys)}"
+
+    def pane(self, key: str) -> Pane:
+        """Raises ChatError for one that is not there (any more)."""
+        found = next((pane for pane in self.panes if pane.key == key), None)
+        if found is None:
+            raise ChatError("That pane is not there any more. Choose another one.")
+        return found
+
+    def add(self, at: Mix | Endpoint, point: bool = False) -> Pane:
+        """One more pane, at the end. Raises ChatError where there are six."""
+        if len(self.panes) >= MOST:
+            raise ChatError(f"There are {MOST} panes, and no room for more. Remove one first.")
+        self.panes.append(Pane(self._key(), at, point))
+        return self.panes[-1]
+
+    def remove(self, key: str) -> None:
+        """Raises ChatError where only two are left."""
+        pane = self.pane(key)
+        if len(self.panes) <= FEWEST:
+            raise ChatError(f"A comparison takes {FEWEST} panes at least. Set this one to something else instead.")
+        self.panes.remove(pane)
+
+    def change(self, key: str, **to: object) -> Pane:
+        """Set a pane's fields; what it said before stays its history. Raises ChatError."""
+        place = self.panes.index(self.pane(key))
+        self.panes[place] = replace(self.panes[place], **to)  # type: ignore[arg-type]
+        return self.panes[place]
+
+    def shift(self, key: str, by: int) -> None:
+        """Move a pane by so many places. Raises ChatError."""
+        place = self.panes.index(self.pane(key))
+        there = min(max(place + by, 0), len(self.panes) - 1)
+        self.panes.insert(there, self.panes.pop(place))
+
+    def ask(self, prompt: str, keys: Sequence[str] = (), blind: bool = False) -> Turn:
+        """A new turn for these panes, or for all. Raises ChatError."""
+        if not prompt.strip():
+            raise ChatError("The prompt is empty. Type a question first.")
+        if len(self.turns) >= MOST_TURNS:
+            raise ChatError(f"This conversation has {MOST_TURNS} turns. Begin a new one.")
+        chosen = [self.pane(key) for key in keys] or list(self.panes)
+        order = [pane.key for pane in chosen]
+        if blind:
+            random.SystemRandom().shuffle(order)
+        turn = Turn(prompt, {pane.key: pane for pane in chosen}, tuple(order), blind)
+        self.turns.append(turn)
+        return turn
+
+    def again(self, place: int, keys: Sequence[str], anew: bool = True) -> Turn:
+        """The turn at `place`, to be answered once more by these panes as they are now; `anew` draws by another seed. Raises
+        ChatError."""
+        turn = self.turn(place)
+        for key in keys:
+            turn.panes[key] = self.pane(key)
+            turn.tries[key] = turn.tries.get(key, 0) + anew
+        turn.order += tuple(key for key in keys if key not in turn.order)
+        return turn
+
+    def turn(self, place: int) -> Turn:
+        """Raises ChatError for one that is not there (any more)."""
+        if not -len(self.turns) <= place < len(self.turns):
+            raise ChatError("That turn is not there any more.")
+        return self.turns[place]
+
+    def cut(self, place: int) -> str:
+        """Take back the turn at `place` and all after it; its prompt. Raises ChatError."""
+        prompt = self.turn(place).prompt
+        del self.turns[place:]
+        return prompt
+
+    def asked(
+        self, turn: Turn, key: str, prompter: Prompter | None, shared: Sampling, system: str = "", remember: bool = True
+    ) -> Asked:
+        """What a pane is asked in a turn: its own history before it, where it is to `remember`, and its own sampling or the
+        shared one, with a seed of its own for every new try."""
+        pane = turn.panes[key]
+        sampling = pane.sampling or shared
+        seed = (sampling.seed + turn.tries.get(key, 0)) % 2**31
+        messages = [*([{"role": "system", "content": system}] if system.strip() else [])]
+        before = self.turns[: self.turns.index(turn)] if remember and turn in self.turns else []
+        messages += history(before, key)
+        messages.append({"role": "user", "content": turn.prompt})
+        return Asked(pane.at, tuple(messages), sampling.model_copy(update={"seed": seed}), prompter)
+
+
+def history(turns: Sequence[Turn], key: str) -> list[Message]:
+    """What a pane was asked and what it said, where it said anything."""
+    said: list[Message] = []
+    for turn in turns:
+        answer = turn.answers.get(key)
+        if answer and answer.text.strip():
+            said.append({"role": "user", "content": turn.prompt})
+            said.append({"role": "assistant", "content": answer.text.strip()})
+    return said
