@@ -4,14 +4,14 @@ import json
 import platform
 from pathlib import Path
 
-from . import alpha, app, compare, gram, hub, sweep
+from . import alpha, app, chat, compare, gram, hub, sweep
 
 RESULTS = Path(__file__).with_name("results.json")
 
 
 def main() -> None:
     figures: dict[str, float] = {}
-    for module in (app, compare, gram, hub, sweep, alpha):
+    for module in (app, compare, gram, hub, sweep, chat, alpha):
         print((module.__doc__ or "").splitlines()[0])
         for name, value in module.figures().items():
             figures[name] = round(value, 4)

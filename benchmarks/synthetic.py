@@ -90,7 +90,8 @@ def family(billions: float, shard: int = 250_000_000, home: Path | None = None) 
         if used:
             put()
         for role in ROLES:
-            (home / role / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+            index = {"metadata": {}, "weight_map": weight_map}  # transformers wants both
+            (home / role / "model.safetensors.index.json").write_text(json.dumps(index))
         (home / "done").touch()
     return {role: str(home / role) for role in ROLES}
 

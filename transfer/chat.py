@@ -4,9 +4,9 @@ Points of one config that are small enough are the rows of one batch; others ans
 memory holds them all, else in turn.
 """
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,8 +24,8 @@ from .stack import STACKED, NotStackable, Stack
 from .store import Store
 from .triple import Triple, size
 
-BEAT = 0.05  # seconds between two pictures of the panes, at least
-WAIT = 0.25  # and at most: who listens can stop only where it is told something
+BEAT = 0.05  # seconds between two looks at what the panes say
+WAIT = 0.25  # and between two pictures at most: who listens can stop only where it is told something
 
 
 @dataclass(frozen=True)
@@ -134,15 +134,22 @@ def plan(store: Store, triple: Triple, at: Sequence[Mix | Endpoint]) -> Plan:
 
 @dataclass
 class Run:
-    """What the panes of one question share. News of a pane goes through the queue as (number, what, value)."""
+    """What the panes of one question share. News of a pane is (number, what, value, when); tokens, which are many, wake
+    nobody: who listens looks every BEAT."""
 
     store: Store
     triple: Triple
     asked: Sequence[Asked]
     rows: dict[int, Row]
     pool: ThreadPoolExecutor
-    out: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
+    news: deque = field(default_factory=deque)
+    rung: threading.Event = field(default_factory=threading.Event)
     stop: threading.Event = field(default_factory=threading.Event)
+
+    def tell(self, number: int, what: str, value: Any) -> None:
+        self.news.append((number, what, value, time.perf_counter()))
+        if what != "token":
+            self.rung.set()
 
     def tick(self) -> None:
         if self.stop.is_set():
@@ -165,7 +172,7 @@ class Run:
             except Exception as found:
                 error = TransferscopeError(f"This pane broke off: {first_line(found)}")
             for number in members:
-                self.out.put((number, "end", error))
+                self.tell(number, "end", error)
 
         self.pool.submit(run)
 
@@ -175,23 +182,23 @@ class Run:
             self.decode(stack, members)
             for row, number in enumerate(members):  # last, since it reads every weight
                 self.tick()
-                self.out.put((number, "fingerprint", stack.fingerprint(row)))
+                self.tell(number, "fingerprint", stack.fingerprint(row))
 
     def alone(self, number: int) -> None:
         """Answer in a pane by a live model of its own."""
         with self.store.lend(self.triple, self.point(number), self.tick) as live:
             self.decode(live, [number])
             self.tick()
-            self.out.put((number, "fingerprint", live.fingerprint))
+            self.tell(number, "fingerprint", live.fingerprint)
 
     def decode(self, held: LiveModel | Stack, members: Sequence[int]) -> None:
         for number in members:
-            self.out.put((number, "start", len(members)))
+            self.tell(number, "start", len(members))
         decode(
             held,
             [self.rows[number] for number in members],
             self.prompter(members[0]).pad,
-            lambda row, token: self.out.put((members[row], "token", token)),
+            lambda row, token: self.tell(members[row], "token", token),
             self.tick,
         )
 
@@ -199,9 +206,9 @@ class Run:
         """Answer in a pane by somebody else's server."""
         asked = self.asked[number]
         assert isinstance(asked.at, Endpoint)
-        self.out.put((number, "start", 1))
+        self.tell(number, "start", 1)
         for piece in stream(asked.at, asked.messages, asked.sampling, self.stop):
-            self.out.put((number, "piece", piece))
+            self.tell(number, "piece", piece)
 
     def point(self, number: int) -> Mix:
         at = self.asked[number].at
@@ -296,18 +303,18 @@ def answer(store: Store, triple: Triple, asked: Sequence[Asked]) -> Generator[li
                 run.begin(partial(run.together, members), members)
             elif members:
                 run.begin(partial(run.alone, members[0]), members)
-        shown = 0.0
         yield [pane.picture() for pane in panes]
+        told = time.perf_counter()
         while not all(pane.answer.done for pane in panes):
-            try:
-                number, what, value = run.out.get(timeout=WAIT)
-            except queue.Empty:
-                yield [pane.picture() for pane in panes]
-                continue
+            run.rung.wait(BEAT)
+            run.rung.clear()
+            heard = bool(run.news)
+            while run.news:
+                number, what, value, when = run.news.popleft()
+                panes[number].hear(what, value, when)
             now = time.perf_counter()
-            panes[number].hear(what, value, now)
-            if now - shown >= BEAT or all(pane.answer.done for pane in panes):
-                shown = now
+            if heard or now - told >= WAIT:
+                told = now
                 yield [pane.picture() for pane in panes]
     finally:
         run.stop.set()

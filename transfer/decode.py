@@ -1,7 +1,8 @@
 """Answers token by token: the rows of one batch, each with its own prompt, draws, stop tokens and length."""
 
-import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,28 +26,20 @@ class Row:
 
 
 class Chooser(LogitsProcessor):
-    """Draws of each row as it asked for, so that `generate` stays greedy. Where a row's logits are not finite its draw is
-    whatever it may be, and `odd` has the row."""
+    """Draws of each row as it asked for, so that `generate` stays greedy."""
 
     def __init__(self, rows: Sequence[Row]):
         self.draws = [Draw(row.sampling) for row in rows]
-        self.odd: set[int] = set()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        finite = torch.isfinite(scores.amax(-1))
-        if not finite.all():
-            self.odd |= set((~finite).nonzero().flatten().tolist())
-            scores = scores.nan_to_num(nan=0.0, posinf=0.0)
-        if not any(draw.sampling.temperature for draw in self.draws):
-            return scores
         return torch.stack([draw(row) for draw, row in zip(self.draws, scores, strict=True)])
 
 
 class Teller(StoppingCriteria):
-    """Hands over every row's new token, and ends the rows that are through."""
+    """Hands over every row's new token, and ends the rows that are through; `odd` has those whose outputs are not finite."""
 
-    def __init__(self, rows: Sequence[Row], chooser: Chooser, tell: Callable[[int, int | None], None]):
-        self.rows, self.chooser, self.tell = rows, chooser, tell
+    def __init__(self, rows: Sequence[Row], odd: set[int], tell: Callable[[int, int | None], None]):
+        self.rows, self.odd, self.tell = rows, odd, tell
         self.given = [0] * len(rows)
         self.over = [False] * len(rows)
 
@@ -54,14 +47,28 @@ class Teller(StoppingCriteria):
         for i, (row, token) in enumerate(zip(self.rows, input_ids[:, -1].tolist(), strict=True)):
             if self.over[i]:
                 continue
-            if i in self.chooser.odd:
-                self.over[i] = True
-                self.tell(i, None)
-                continue
             self.given[i] += 1
-            self.over[i] = token in row.stops or self.given[i] >= row.most
-            self.tell(i, token)
+            self.over[i] = i in self.odd or token in row.stops or self.given[i] >= row.most
+            self.tell(i, None if i in self.odd else token)
         return torch.tensor(self.over, device=input_ids.device)
+
+
+@contextmanager
+def odd_rows(model: Any) -> Iterator[set[int]]:
+    """The rows whose next token is unknown, NaN or infinite, in a forward pass of this thread within the with-block."""
+    mine, found = threading.get_ident(), set[int]()
+
+    def after(module: torch.nn.Module, args: object, output: Any) -> None:
+        if threading.get_ident() == mine:
+            finite = torch.isfinite(output.logits[:, -1].amax(-1))
+            if not finite.all():
+                found.update((~finite).nonzero().flatten().tolist())
+
+    hook = model.register_forward_hook(after)
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 def decode(
@@ -79,23 +86,18 @@ def decode(
     for i, row in enumerate(rows):
         ids[i, width - len(row.prompt) :] = torch.tensor(row.prompt)
         mask[i, width - len(row.prompt) :] = 1
-    torch.set_num_threads(threads_for(held.nbytes) if isinstance(held, LiveModel) else wide_threads(len(rows)))
-    chooser = Chooser(rows)
+    torch.set_num_threads(threads_for(held.nbytes))
+    drawn = [Chooser(rows)] if any(row.sampling.temperature for row in rows) else []
     # A row's end is the teller's business: ids that end an answer are not the same for all rows.
     plain = GenerationConfig(
         max_new_tokens=max(row.most for row in rows), do_sample=False, eos_token_id=None, pad_token_id=pad
     )
     model: Any = held.model
-    with torch.inference_mode(), stoppable(model, held.nbytes, tick):
+    with torch.inference_mode(), stoppable(model, held.nbytes, tick), odd_rows(model) as odd:
         model.generate(
             inputs=ids.to(held.device),
             attention_mask=mask.to(held.device),
             generation_config=plain,
-            logits_processor=LogitsProcessorList([chooser]),
-            stopping_criteria=StoppingCriteriaList([Teller(rows, chooser, tell)]),
+            logits_processor=LogitsProcessorList(drawn),
+            stopping_criteria=StoppingCriteriaList([Teller(rows, odd, tell)]),
         )
-
-
-def wide_threads(rows: int) -> int:
-    """Batched products are shared out by rows, which pays where a single small model's would not."""
-    return max(1, min(rows, os.cpu_count() or 1))
