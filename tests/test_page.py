@@ -61,13 +61,13 @@ def fits(page) -> bool:
 
 
 def pane(page, role: str):
-    return page.locator(f".ts-pane.{role}")
+    return page.locator(f"#panes .ts-pane.{role}")
 
 
 def wait_for_answers(page, prompt: str) -> None:
     page.wait_for_function(
-        "prompt => document.querySelector('.ts-asked b')?.textContent === prompt"
-        " && document.querySelectorAll('.ts-pane').length >= 4 && !document.querySelector('.ts-cursor')",
+        "prompt => document.querySelector('#panes .ts-asked b')?.textContent === prompt"
+        " && document.querySelectorAll('#panes .ts-pane').length >= 4 && !document.querySelector('.ts-cursor')",
         arg=prompt,
     )
 
@@ -88,7 +88,7 @@ def test_the_whole_journey(chromium, server, tmp_path):
         for role in ("source_base", "source_tuned", "target_base"):
             assert pane(page, role).locator(".ts-answer").inner_text() != shown.expect
             assert pane(page, role).locator(".ts-badge.ts-ok").count() == 0
-        prints = page.locator(".ts-pane code").all_inner_texts()
+        prints = page.locator("#panes .ts-pane code").all_inner_texts()
         assert len(prints) == len(set(prints)) == 5 and all(re.fullmatch(r"[0-9a-f]{12}", p) for p in prints)
 
         # A question of one's own, by Enter, with markup in it that must stay text.
@@ -100,15 +100,13 @@ def test_the_whole_journey(chromium, server, tmp_path):
         # An empty one is a sentence.
         page.locator("#prompt textarea").fill("   ")
         page.locator("#ask").click()
-        page.wait_for_selector("#panes .ts-notice.ts-error")
-        assert "prompt is empty" in page.locator("#panes").inner_text()
+        page.wait_for_selector("#chat-told .ts-notice.ts-error")
+        assert "prompt is empty" in page.locator("#chat-told").inner_text()
 
         # α: at 0 the merged pane is the target base, fingerprint and all.
         page.locator("#prompt textarea").fill(shown.prompt)
         number = page.locator("#alpha input[type=number]")
         number.fill("0")
-        number.press("Enter")
-        number.blur()
         page.locator("#ask").click()
         wait_for_answers(page, shown.prompt)
         assert (
@@ -117,30 +115,34 @@ def test_the_whole_journey(chromium, server, tmp_path):
 
         # A number out of bounds: the slider comes back to its end, and the answer is that of the number shown …
         number.fill("30")
-        page.locator("#ask").click()
-        page.wait_for_function("document.querySelector('.ts-pane.merged header')?.textContent.includes('2·Δ')")
+        number.blur()
+        page.wait_for_function("document.querySelector('#panes .ts-pane.merged header')?.textContent.includes('2·Δ')")
         assert number.input_value() == "2"
-        # … or the page says what is wrong with it.
-        page.get_by_text("Panes and sampling").click()
-        seed = page.locator("#seed input[type=number]")
+        # … or the page says what is wrong with it, and the prompt is not lost.
+        page.get_by_text("Sampling, system prompt and template").click()
+        seed = page.locator("#all-seed input[type=number]")
         seed.fill("-5")
+        page.locator("#prompt textarea").fill("Tell")
         page.locator("#ask").click()
-        page.wait_for_selector("#panes .ts-notice.ts-error")
-        assert "Seed must lie between 0 and 2,147,483,647" in page.locator("#panes").inner_text()
+        page.wait_for_selector("#chat-told .ts-notice.ts-error")
+        assert "Seed must lie between 0 and 2,147,483,647" in page.locator("#chat-told").inner_text()
+        assert page.locator("#prompt textarea").input_value() == "Tell"
         seed.fill("0")
 
-        # Stop in the middle of a long answer: the panes say so.
-        page.locator("#max-tokens input[type=number]").fill("1024")
-        page.locator("#prompt textarea").fill("Tell")
+        # Stop in the middle of a long answer: the panes say so. (The bases ramble as far as they may.)
+        page.locator("#anew").click()
+        page.wait_for_function("!document.querySelector('.ts-pane')")
+        page.locator("#prompt textarea").fill(shown.prompt)
+        page.locator("#all-max-tokens input[type=number]").fill("1024")
         page.evaluate(  # from within: these answers take less time than it does to tell the browser to press
-            """() => new MutationObserver((_, watch) => { if (document.querySelector('.ts-pane .ts-cursor')) {
+            """() => new MutationObserver((_, watch) => { if (document.querySelector('#panes .ts-pane.target_base .ts-cursor')
+                && document.querySelector('#panes .ts-pane.target_base .ts-answer').textContent.length > 20) {
                 watch.disconnect(); document.querySelector('#stop-chat').click() } })
                 .observe(document.querySelector('#panes'), {subtree: true, childList: true})"""
         )
         page.locator("#ask").click()
-        page.wait_for_function("document.querySelector('.ts-asked b')?.textContent === 'Tell'")
-        page.wait_for_function("!document.querySelector('.ts-cursor')")
-        assert "stopped" in page.locator(".ts-pane .ts-verdict").all_inner_texts()
+        wait_for_answers(page, shown.prompt)
+        assert "stopped" in page.locator("#panes .ts-pane .ts-badge").all_inner_texts()
 
         # Compare: tiles, both figures, another measure, the table as CSV.
         tab(page, "Compare")

@@ -488,7 +488,7 @@ class Chat:
 
 
 VIEWS = 6  # values of `looked`
-FORMS = 2 + 1 + 14 + 3  # and of `formed`
+FORMS = 2 + 1 + 15 + 3  # and of `formed`
 ORIGIN = "query => query ? location.origin + location.pathname + '?' + query : ''"
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import gradio as gr
 
+from transfer.errors import PointError
 from transfer.hub import HOSTED
 from transfer.plane import ROLES
 
 from . import api, chat, compare, export, layers, lineage, link, spectrum, sweep, triple
+from .inputs import number
 from .markup import HERO
 from .presets import CUSTOM, Preset, read_presets, read_suggestions
 from .shared import Shared
@@ -194,7 +196,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         retaken = chat.again(asked, talk, refs, private)
         sweep.wire(swept, shared, refs, first.verdict, take, private)
         for dial in asked.dials:
-            dial.release(lambda *p: p, asked.dials, [written.alpha, written.beta], **private)
+            dial.release(carried, asked.dials, [written.alpha, written.beta], **private)
 
         # Export
         running = written.write.click(
@@ -226,6 +228,14 @@ def follow(presets: list[Preset], query: str) -> list[Any]:
         named, triple.fill(presets, named)[0], *(refs[role] for role in ROLES), found.panes, found.prompt,
         *one.sampling.model_dump().values(), one.system, one.manner, one.blind, one.remember, gr.Tabs(selected="chat"), gr.skip(),
     ]  # fmt: skip
+
+
+def carried(*place: Any) -> list[Any]:
+    """The dials' place for Export; nothing while a number is still being typed."""
+    try:
+        return [number(value, "α or β", -0.5, 2) for value in place]
+    except PointError:
+        return [gr.skip() for _ in place]
 
 
 def choices(shared: Shared, refs: triple.Refs) -> list[Any]:

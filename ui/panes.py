@@ -184,7 +184,7 @@ def card(
 def said(answer: Answer | None) -> str:
     """An answer so far."""
     if answer is None:
-        return '<p class="ts-answer ts-waiting"></p>'
+        return '<p class="ts-answer ts-waiting"><span class="ts-cursor"></span></p>'
     text = html.escape(answer.text.strip())
     cursor = "" if answer.done else '<span class="ts-cursor"></span>'
     if answer.error:

@@ -123,7 +123,7 @@ def filled(desk: Desk, keep: bool = False) -> list[Any]:
         choices=[(f"{i + 1}: {names[p.key]}", p.key) for i, p in enumerate(desk.talk.panes)], value=desk.chosen
     )
     if keep:
-        return [which, *[gr.skip()] * 13]
+        return [which, *[gr.skip()] * 14]
     pane = desk.talk.pane(desk.chosen)
     at, kind = pane.at, kind_of(pane)
     schedule = at.schedule if isinstance(at, Mix) else None
