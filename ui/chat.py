@@ -138,9 +138,12 @@ def build(suggestions: list[Suggestion]) -> ChatTab:
         differing = differ.build()
     with gr.Accordion("Votes and transcript", open=False, elem_id="ballots"):
         ballots = blind.build()
-    with gr.Accordion("Share", open=False, elem_id="share"), gr.Row(elem_classes="ts-bar", equal_height=True):
+    with (
+        gr.Accordion("Share these models, panes, prompt and settings", open=False, elem_id="share"),
+        gr.Row(elem_classes="ts-bar", equal_height=True),
+    ):
         linked = gr.Textbox(
-            label="Link to these models, panes, prompt and settings", interactive=False, buttons=["copy"], elem_id="link",
+            label="Link", interactive=False, buttons=["copy"], elem_id="link",
             scale=8, max_lines=3,
         )  # fmt: skip
         make_link = gr.Button("Make link", size="sm", elem_id="make-link", min_width=120)
@@ -308,6 +311,8 @@ class Chat:
         try:
             settings = settings_of(*form)
             desk = self.desk(session, refs)
+            if desk.talk.turns:
+                desk.note(desk.talk.turns[-1], settings)  # what was said before it moved
             moved = desk.dial(*dials)
             if not desk.talk.turns or not moved:
                 yield self.looked(desk, system=settings.system)
@@ -394,8 +399,9 @@ class Chat:
         prompt, box = gr.skip(), gr.skip()
         talk = desk.talk
         if what == "set":
-            desk.chosen, box = talk.pane(str(given[0])).key, gr.update(open=True)
-            desk.strip, desk.strip_of = {}, ()
+            key, box = talk.pane(str(given[0])).key, gr.update(open=True)
+            if key != desk.chosen:
+                desk.chosen, desk.strip, desk.strip_of = key, {}, ()
         elif what == "shift":
             talk.shift(str(given[0]), int(given[1]))
         elif what == "wide":

@@ -124,7 +124,7 @@ def turn_html(
 ) -> str:
     """One turn: its prompt with what can be done to it, and a card for each answer."""
     turn = talk.turns[place]
-    shown = known.get(turn.prompt.strip())
+    shown = None if turn.hidden else known.get(turn.prompt.strip())
     cards = [card(turn, key, i, place, triple, shown, system, last) for i, key in enumerate(turn.order)]
     acts = [button(("edit", place), "✎ Edit", "Edit this prompt and ask again from here")]
     if last:
@@ -164,7 +164,7 @@ def card(
     who = Named("hidden", f"Model {LETTERS[number]}") if turn.hidden else named(pane)
     checkpoint = triple.checkpoints.get(who.role) if triple else None
     where = who.formula + (f" · {html.escape(checkpoint.name)}" if checkpoint and not turn.hidden else "")
-    body, badges = said(answer), [] if answer is None else marks(answer, shown, system)
+    body, badges = said(answer, turn.hidden), [] if answer is None else marks(answer, shown, system, turn.hidden)
     if turn.blind and not turn.hidden and turn.vote == key:
         badges.insert(0, '<span class="ts-badge ts-ok">your vote</span>')
     foot = "" if answer is None or turn.hidden else footer(answer)
@@ -181,22 +181,25 @@ def card(
     )
 
 
-def said(answer: Answer | None) -> str:
-    """An answer so far."""
+def said(answer: Answer | None, hidden: bool = False) -> str:
+    """An answer so far. What went wrong would tell who it was where that is `hidden`."""
     if answer is None:
         return '<p class="ts-answer ts-waiting"><span class="ts-cursor"></span></p>'
     text = html.escape(answer.text.strip())
     cursor = "" if answer.done else '<span class="ts-cursor"></span>'
     if answer.error:
         kept = f'<p class="ts-answer">{text}</p>' if text else ""
-        return f'{kept}<p class="ts-answer ts-broken">{html.escape(answer.error)}</p>'
+        return (
+            f'{kept}<p class="ts-answer ts-broken">{html.escape("This one broke off." if hidden else answer.error)}</p>'
+        )
     if text or answer.done:
         return f'<p class="ts-answer">{text or "<i>(nothing)</i>"}{cursor}</p>'
     return f'<p class="ts-answer ts-waiting">{cursor}</p>'
 
 
-def marks(answer: Answer, shown: Suggestion | None, system: str) -> list[str]:
-    """What is to be said of an answer: right or not, cut off, stopped, and what of the prompt did not reach the model."""
+def marks(answer: Answer, shown: Suggestion | None, system: str, hidden: bool = False) -> list[str]:
+    """What is to be said of an answer: right or not, cut off, stopped, and what of the prompt did not reach the model, unless
+    that is `hidden`."""
     found = []
     badge = lambda text, level, about="": (
         f'<span class="ts-badge ts-{level}" title="{html.escape(about, quote=True)}">{html.escape(text)}</span>'
@@ -210,6 +213,8 @@ def marks(answer: Answer, shown: Suggestion | None, system: str) -> list[str]:
             found.append(badge(f"cut off at {answer.tokens} tokens", "warning"))
         elif shown:
             found.append(badge("✗ not right", "error"))
+    if hidden:
+        return found
     if answer.manner.startswith("plain"):
         found.append(
             badge("goes on with the text", "plain", "This model has no chat template: it is given the plain text.")
