@@ -745,6 +745,13 @@ def test_dials_are_stopped_from_their_first_picture_on(me):
     assert me.turn.answers["p4"].halted
 
 
+def test_a_strip_is_of_one_way_of_drawing(me):
+    me.ask("Tell", temperature=1.5, seed=0)
+    me.rest(0.5, temperature=1.5, seed=9)
+    me.rest(0.25, temperature=1.5, seed=9)
+    assert {found.sampling.seed for found in me.desk.strip.values()} == {9} and sorted(me.desk.strip) == [0.25, 0.5]
+
+
 def test_dials_before_any_question_move_the_pane(me):
     me.rest(0.25)
     assert me.desk.talk.pane("p4").at == point(0.25) and "0.25·Δ" in me.lineup and "Ask something" in me.panes
