@@ -405,18 +405,12 @@ def test_a_hidden_turn_is_the_same_whoever_answered(pocket):
     assert panes.turn_html(one, 0, pocket, {}) == panes.turn_html(other, 0, pocket, {})
 
 
-@pytest.mark.xfail(
-    strict=True, reason="badges of a hidden turn tell a base, which goes on with the text, from a tuned model"
-)
 @pytest.mark.parametrize("own", [{"manner": "plain text to go on with"}, {"sent": "Be brief. sent to it"}])
 def test_no_badge_of_a_hidden_turn_tells_who_it_is(own, pocket):
     cards = panes.turn_html(hidden(**own), 0, pocket, {}, "Be brief.").split("<article")[1:]
     assert len({tuple(re.findall(r"ts-badge[^>]*>([^<]*)", card)) for card in cards}) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what broke off is told in a hidden turn in words that name the point or the endpoint"
-)
 @pytest.mark.parametrize(
     "error",
     [
@@ -430,9 +424,6 @@ def test_no_error_of_a_hidden_turn_tells_who_it_is(error, pocket):
     assert "ts-broken" in found  # that it broke off is told
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a suggestion's right answer and its reason, which names a checkpoint, stand over a blind turn"
-)
 def test_a_hidden_turn_does_not_tell_what_is_right(pocket):
     known = {"Who?": Suggestion("Who?", "Release 2 changed this fact; instruct-v1 still tells the old one.", "I am.")}
     found = panes.turn_html(hidden(text="I was."), 0, pocket, known)
