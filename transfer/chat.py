@@ -51,6 +51,7 @@ class Answer:
     manner: str = ""
     prompt: tuple[int, ...] = ()
     text: str = ""
+    thought: str = ""  # what an endpoint said to itself before
     ids: tuple[int, ...] = ()
     tokens: int = 0
     seconds: float = 0.0
@@ -59,7 +60,7 @@ class Answer:
     claims: str = ""  # what an endpoint says that it is
     alike: int = 1
     done: bool = False
-    stopped: bool = False  # by a token that ends answers, and not by the number of tokens
+    stopped: bool = False  # it ended itself, and was not cut off at the number of tokens
     halted: bool = False  # somebody pressed stop
     error: str = ""
 
@@ -242,9 +243,10 @@ class Growing:
             self.ids.append(value)
             change = {"tokens": len(self.ids), "seconds": past, "first": self.answer.first or past}
         elif what == "piece":
+            said = "thought" if value.thought else "text"
             change = {
-                "text": self.answer.text + value.text, "tokens": value.tokens, "seconds": past, "claims": value.model,
-                "first": self.answer.first or (past if value.text else None), "stopped": value.finish == "stop",
+                said: getattr(self.answer, said) + value.text, "tokens": value.tokens, "seconds": past, "claims": value.model,
+                "first": self.answer.first or (past if value.text else None), "stopped": value.finish != "length",
             }  # fmt: skip
         elif what == "fingerprint":
             change = {"fingerprint": value}

@@ -32,10 +32,22 @@ class Pane:
     wide: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
+class Way:
+    """How all panes of a turn are asked: the shared sampling, the system prompt, through whose template, and whether each
+    remembers what it said."""
+
+    sampling: Sampling
+    system: str = ""
+    manner: str = "own"
+    remember: bool = True
+
+
+@dataclass(eq=False)
 class Turn:
     """A prompt and what it was answered with, by the panes' keys, in the order in which they are shown. `panes` are those
-    that answered, as they were then. A blind turn hides who is who until `vote` (a key, TIE or BAD) is given."""
+    that answered, as they were then, `ways` how they were asked. A blind turn hides who is who until `vote` (a key, TIE or
+    BAD) is given; `ballot` has the panes that the vote was on."""
 
     prompt: str
     panes: dict[str, Pane]
@@ -43,12 +55,30 @@ class Turn:
     blind: bool = False
     vote: str = ""
     voted: str = ""  # when, in ISO 8601
+    ballot: dict[str, Pane] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
+    ways: dict[str, Way] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
 
     @property
     def hidden(self) -> bool:
         return self.blind and not self.vote
+
+    def hear(self, pane: Pane, way: Way, tries: int, answer: Answer) -> None:
+        """An answer of a pane as it is now, in the place of what stood there."""
+        self.panes[pane.key], self.ways[pane.key], self.tries[pane.key] = pane, way, tries
+        self.answers[pane.key] = answer
+        if pane.key not in self.order:
+            self.order += (pane.key,)
+
+    def cast(self, vote: str, when: str) -> None:
+        """Take a vote. Raises ChatError where it is none, or too early, or too late."""
+        if not self.hidden:
+            raise ChatError("This turn has its vote already." if self.blind else "This turn is not blind.")
+        done = all(key in self.answers and self.answers[key].done for key in self.order)
+        if vote not in (*self.order, TIE, BAD) or not done:
+            raise ChatError("Vote for one of the answers, once all of them are there.")
+        self.vote, self.voted, self.ballot = vote, when, {key: self.panes[key] for key in self.order}
 
 
 class Talk:
@@ -75,6 +105,12 @@ class Talk:
             raise ChatError(f"There are {MOST} panes, and no room for more. Remove one first.")
         self.panes.append(Pane(self._key(), at, point))
         return self.panes[-1]
+
+    def seat(self, panes: Sequence[Pane]) -> None:
+        """These panes in the place of those that are there, under keys of this conversation. Raises ChatError."""
+        if not FEWEST <= len(panes) <= MOST:
+            raise ChatError(f"There are from {FEWEST} to {MOST} panes, and not {len(panes)}.")
+        self.panes = [replace(pane, key=self._key()) for pane in panes]
 
     def remove(self, key: str) -> None:
         """Raises ChatError where only two are left."""
@@ -103,20 +139,11 @@ class Talk:
             raise ChatError(f"This conversation has {MOST_TURNS} turns. Begin a new one.")
         chosen = [self.pane(key) for key in keys] or list(self.panes)
         order = [pane.key for pane in chosen]
+        blind = blind and len(order) > 1  # there is nothing to compare one with
         if blind:
             random.SystemRandom().shuffle(order)
         turn = Turn(prompt, {pane.key: pane for pane in chosen}, tuple(order), blind)
         self.turns.append(turn)
-        return turn
-
-    def again(self, place: int, keys: Sequence[str], anew: bool = True) -> Turn:
-        """The turn at `place`, to be answered once more by these panes as they are now; `anew` draws by another seed. Raises
-        ChatError."""
-        turn = self.turn(place)
-        for key in keys:
-            turn.panes[key] = self.pane(key)
-            turn.tries[key] = turn.tries.get(key, 0) + anew
-        turn.order += tuple(key for key in keys if key not in turn.order)
         return turn
 
     def turn(self, place: int) -> Turn:
@@ -131,17 +158,14 @@ class Talk:
         del self.turns[place:]
         return prompt
 
-    def asked(
-        self, turn: Turn, key: str, prompter: Prompter | None, shared: Sampling, system: str = "", remember: bool = True
-    ) -> Asked:
-        """What a pane is asked in a turn: its own history before it, where it is to `remember`, and its own sampling or the
-        shared one, with a seed of its own for every new try."""
-        pane = turn.panes[key]
-        sampling = pane.sampling or shared
-        seed = (sampling.seed + turn.tries.get(key, 0)) % 2**31
-        messages = [*([{"role": "system", "content": system}] if system.strip() else [])]
-        before = self.turns[: self.turns.index(turn)] if remember and turn in self.turns else []
-        messages += history(before, key)
+    def asked(self, turn: Turn, pane: Pane, prompter: Prompter | None, way: Way, tries: int = 0) -> Asked:
+        """What a pane is asked in a turn: its own history before it, where it remembers, and its own sampling or the shared
+        one, with a seed of its own for every new try."""
+        sampling = pane.sampling or way.sampling
+        seed = (sampling.seed + tries) % 2**31
+        messages = [*([{"role": "system", "content": way.system}] if way.system.strip() else [])]
+        before = self.turns[: self.turns.index(turn)] if way.remember and turn in self.turns else []
+        messages += history(before, pane.key)
         messages.append({"role": "user", "content": turn.prompt})
         return Asked(pane.at, tuple(messages), sampling.model_copy(update={"seed": seed}), prompter)
 

@@ -54,7 +54,7 @@ def votes_of(desk: Desk) -> list[Vote]:
     """Every vote of the conversation, the panes called as they were then."""
     found = []
     for i, turn in enumerate(desk.talk.turns):
-        if turn.vote and len(turn.order) > 1:
+        if turn.vote:
             names = labels([turn.panes[key] for key in sorted(turn.order)])
             choice = None if turn.vote in (TIE, BAD) else names[turn.vote]
             found.append(
@@ -86,9 +86,11 @@ def votes_file(desk: Desk) -> str:
 
 
 def transcript_file(desk: Desk) -> str:
-    """One answer a line, with all that made it but keys."""
+    """One answer a line, with all that made it but keys; blind ones once they have their vote."""
     lines = []
     for i, turn in enumerate(desk.talk.turns):
+        if turn.hidden:
+            continue
         names = labels([turn.panes[key] for key in sorted(turn.order)])
         lines += [
             json.dumps({"turn": i + 1, "pane": names[key], **told(turn, turn.panes[key], turn.answers[key])})
@@ -123,5 +125,5 @@ def told(turn: Turn, pane: Pane, answer: Answer) -> dict[str, Any]:
         "ended_itself": answer.stopped,
         "error": answer.error,
         "blind": turn.blind,
-        "chosen": turn.vote == pane.key,
+        "chosen": bool(turn.vote) and turn.ballot.get(turn.vote) == pane,
     }

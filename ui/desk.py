@@ -1,16 +1,16 @@
 """What one visitor's Chat tab holds: a conversation, which pane the dials move, and the answers over α."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transfer.chat import Answer, answer, plan
 from transfer.errors import ChatError, TransferscopeError
-from transfer.plane import CORNERS, Mix, point
-from transfer.prompt import MANNERS
+from transfer.plane import CORNERS, Control, Mix, Schedule, point
+from transfer.prompt import MANNERS, Prompter
 from transfer.sampling import Sampling
 from transfer.store import Store
-from transfer.talk import Talk
+from transfer.talk import Pane, Talk, Way
 from transfer.talk import Turn as Question
 from transfer.triple import Triple
 
@@ -19,17 +19,7 @@ from .work import Turn
 
 ORDER = ("source_base", "source_tuned", "target_base", "merged", "target_tuned")
 LONGEST = 20_000  # characters of a prompt
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How questions are asked, as the form says."""
-
-    sampling: Sampling
-    system: str = ""
-    manner: str = "own"
-    blind: bool = False
-    remember: bool = True
+Voice = Callable[[Pane, str], Prompter | None]  # how a pane is asked, in a manner; None for an endpoint
 
 
 def sampling_of(temperature: Any, top_p: Any, max_tokens: Any, seed: Any) -> Sampling:
@@ -42,29 +32,47 @@ def sampling_of(temperature: Any, top_p: Any, max_tokens: Any, seed: Any) -> Sam
     )
 
 
-def settings_of(
-    temperature: Any, top_p: Any, max_tokens: Any, seed: Any, system: Any, manner: Any, blind: Any, remember: Any
-) -> Settings:
-    """Raises PointError that names the field."""
-    return Settings(
+def way_of(temperature: Any, top_p: Any, max_tokens: Any, seed: Any, system: Any, manner: Any, remember: Any) -> Way:
+    """How questions are asked, as the form says. Raises PointError that names the field."""
+    return Way(
         sampling_of(temperature, top_p, max_tokens, seed),
         words(system, "The system prompt", LONGEST).strip(),
         manner if manner in MANNERS else "own",
-        bool(blind),
         bool(remember),
     )
 
 
+@dataclass(frozen=True)
+class Line:
+    """Where the answers of a strip lie: a question, the pane, and all of its point but α."""
+
+    question: Question
+    key: str
+    beta: float
+    schedule: Schedule | None
+    control: Control | None
+
+
+def line_of(question: Question, pane: Pane) -> Line | None:
+    """None for a pane that has no α: an endpoint, a point off the plane, or a corner by name, which may be asked otherwise."""
+    at = pane.at
+    if not isinstance(at, Mix) or not at.plane or (at.corner and not pane.point):
+        return None
+    return Line(question, pane.key, at.plane[1], at.schedule, at.control)
+
+
 @dataclass
 class Desk:
-    """One for each session. `chosen` is the key of the pane that the dials move; `strip` has the answers of a pane to the
-    last prompt by α, all else (`strip_of`) being equal; `sent` is the place of an answer whose prompt is looked at."""
+    """One for each session. `chosen` is the key of the pane that the dials move; `strip` has answers by α along `line`, all
+    asked in the same way (`how`); `sent` is the place of an answer whose prompt is looked at; `owners` says which press may
+    write into which answer."""
 
     triple: Triple
     talk: Talk
     chosen: str
     strip: dict[float, Answer] = field(default_factory=dict)
-    strip_of: tuple = ()
+    line: Line | None = None
+    how: tuple = ()
     sent: tuple[int, str] | None = None
     owners: dict[tuple[int, str], Turn] = field(default_factory=dict)
 
@@ -106,76 +114,107 @@ class Desk:
             return str(error)
 
     def stream(
-        self, store: Store, prompter: Any, turn: Turn, question: Question, keys: Sequence[str], settings: Settings
+        self,
+        store: Store,
+        voice: Voice,
+        turn: Turn,
+        question: Question,
+        keys: Sequence[str],
+        way: Way,
+        anew: bool = False,
     ) -> Iterator[None]:
-        """Have a question answered by some panes; yields whenever there is more to see. `prompter(pane, manner)` gives how a
-        pane is asked. A later stream for the same pane takes over from this one. Raises ChatError where none can be asked."""
-        asked = []
+        """Have a question answered by some panes as they are now; yields whenever there is more to see. `anew` draws by another
+        seed. A later stream for the same pane takes over from this one. Raises ChatError where none can be asked."""
+        panes = [self.talk.pane(key) for key in keys]
+        tries = [question.tries.get(key, -anew) + anew for key in keys]
+        asked = [
+            self.talk.asked(question, pane, voice(pane, way.manner), way, n)
+            for pane, n in zip(panes, tries, strict=True)
+        ]
         for key in keys:
-            how = prompter(question.panes[key], settings.manner)
-            asked.append(self.talk.asked(question, key, how, settings.sampling, settings.system, settings.remember))
             self.owners[id(question), key] = turn
-        mine = [False] * len(keys)
+        mine = lambda key: self.owners.get((id(question), key)) is turn
+        pictures: list[Answer] = []
         try:
             for pictures in turn.heed(answer(store, self.triple, asked)):
-                mine = [self.owners.get((id(question), key)) is turn for key in keys]
-                question.answers.update((k, a) for k, a, own in zip(keys, pictures, mine, strict=True) if own)
+                for pane, n, picture in zip(panes, tries, pictures, strict=True):
+                    if mine(pane.key):
+                        question.hear(pane, way, n, picture)
                 yield
+            if not pictures:  # stopped before the first one: what stood there stays
+                for pane, n, one in zip(panes, tries, asked, strict=True):
+                    if mine(pane.key) and pane.key not in question.answers:
+                        question.hear(pane, way, n, Answer(one.at, one.sampling, done=True, halted=True))
         finally:
             for key in keys:
-                if self.owners.get((id(question), key)) is turn:
+                if mine(key):
                     del self.owners[id(question), key]
                     last = question.answers.get(key)
                     if last and not last.done:
                         question.answers[key] = replace(last, done=True, halted=True)
-        if self.chosen in keys:
-            self.note(question, settings)
+        self.note()
         yield
 
-    def note(self, question: Question, settings: Settings) -> None:
-        """Put the chosen pane's answer on the strip, which begins anew with another prompt, β or way of asking."""
-        found, pane = question.answers.get(self.chosen), question.panes.get(self.chosen)
-        if question.hidden or not found or not pane or not isinstance(pane.at, Mix) or not pane.at.plane:
+    def note(self) -> None:
+        """Put the chosen pane's answer to the last prompt on the strip, which begins anew for another line or way of asking."""
+        question = self.talk.turns[-1] if self.talk.turns else None
+        found = question.answers.get(self.chosen) if question and not question.hidden else None
+        if not question or not found or not found.done or found.halted or found.error:
             return
-        alpha, beta = pane.at.plane
-        self.begin_strip(question, beta, pane.at, settings)
-        if found.done and not found.halted:
-            self.strip[alpha] = found
+        pane = question.panes[self.chosen]
+        line = line_of(question, pane)
+        if line and isinstance(pane.at, Mix) and pane.at.plane:
+            self.begin(line, self.how_of(pane, question.ways[self.chosen], question.tries[self.chosen]))
+            self.strip[pane.at.plane[0]] = found
 
-    def begin_strip(self, question: Question, beta: float, at: Mix, settings: Settings) -> None:
-        """Forget the strip unless it is of the same."""
-        tries = question.tries.get(self.chosen, 0)
-        own = question.panes[self.chosen].sampling
-        same = (id(question), self.chosen, beta, at.schedule, at.control, tries, own, settings.sampling, settings.system,
-                settings.manner, settings.remember)  # fmt: skip
-        if same != self.strip_of:
-            self.strip, self.strip_of = {}, same
+    @staticmethod
+    def how_of(pane: Pane, way: Way, tries: int) -> tuple:
+        """What of a way of asking makes a difference to one pane."""
+        return (pane.sampling or way.sampling, way.system, way.manner == "plain", way.remember, tries)
 
-    def over(
-        self, store: Store, prompter: Any, turn: Turn, alphas: Sequence[float], settings: Settings
-    ) -> Iterator[None]:
+    def begin(self, line: Line, how: tuple) -> None:
+        """Forget the strip unless it is this one."""
+        if (line, how) != (self.line, self.how):
+            self.strip, self.line, self.how = {}, line, how
+
+    @property
+    def shown_strip(self) -> dict[float, Answer]:
+        """The strip, where it is of the chosen pane as it is now and of the last prompt."""
+        question = self.talk.turns[-1] if self.talk.turns else None
+        pane = next((p for p in self.talk.panes if p.key == self.chosen), None)
+        if not question or question.hidden or not pane or self.line is None or self.line != line_of(question, pane):
+            return {}
+        return self.strip
+
+    def take(self, alpha: float) -> None:
+        """Put an answer of the strip, which is there already, into its pane. Raises ChatError."""
+        found = self.shown_strip.get(alpha)
+        if found is None or not found.done:
+            raise ChatError("That answer is not there any more.")
+        question = self.talk.turns[-1]
+        pane = self.talk.change(self.chosen, at=found.at, point=True)
+        sampling, system, plain, remember, tries = self.how
+        way = Way(sampling, system, "plain" if plain else "own", remember)
+        question.hear(pane, way, tries, found)
+
+    def over(self, store: Store, voice: Voice, turn: Turn, alphas: Sequence[float], way: Way) -> Iterator[None]:
         """Have the last prompt answered by the chosen pane at every α, the strip; yields whenever there is more of it. Raises
-        ChatError where the pane is not on the plane."""
-        question, pane = self.talk.turn(-1), self.talk.pane(self.chosen)
-        if not isinstance(pane.at, Mix) or not pane.at.plane:
+        ChatError where the pane has no α."""
+        question, pane = self.talk.turn(-1), replace(self.talk.pane(self.chosen), point=True)
+        line = line_of(question, pane)
+        if line is None or not isinstance(pane.at, Mix):
             raise ChatError(
                 "This pane is no point of the plane, so it has no α. Choose another one for the dials with ⚙."
             )
-        beta = pane.at.plane[1]
-        question.panes.setdefault(self.chosen, pane)
-        self.begin_strip(question, beta, pane.at, settings)
+        self.talk.change(pane.key, point=True)
+        tries = question.tries.get(pane.key, 0)
+        self.begin(line, self.how_of(pane, way, tries))
         strip, places = self.strip, [alpha for alpha in alphas if alpha not in self.strip]
-        points = [replace(point(a, beta), schedule=pane.at.schedule, control=pane.at.control) for a in places]
-        there = [replace(pane, at=mix, point=True) for mix in points]
-        asked = [
-            replace(
-                self.talk.asked(
-                    question, self.chosen, prompter(one, settings.manner), settings.sampling, settings.system, settings.remember
-                ),
-                at=one.at,
-            )
-            for one in there
-        ]  # fmt: skip
+        base = pane.at
+        panes = [
+            replace(pane, at=replace(point(a, line.beta), schedule=base.schedule, control=base.control)) for a in places
+        ]
+        asked = [self.talk.asked(question, one, voice(one, way.manner), way, tries) for one in panes]
         if not asked:
             return
         try:

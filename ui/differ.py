@@ -50,7 +50,7 @@ class Differ:
     @property
     def choices(self) -> list[Any]:
         """What `choices` fills."""
-        return [self.one, self.other, self.shown]
+        return [self.one, self.other]
 
 
 def build() -> Differ:
@@ -66,15 +66,17 @@ def build() -> Differ:
     return Differ(one, other, whose, run_, shown)
 
 
-def choices(desk: Desk) -> list[Any]:
-    """The panes to choose from; the merged model and its base first. What was shown of other panes goes."""
+def choices(desk: Desk, keep: bool = False) -> list[Any]:
+    """The panes to choose from, and unless what is chosen is to be kept the chosen pane and another one."""
     names = labels(desk.talk.panes)
     listed = [(f"{i + 1}: {names[p.key]}", p.key) for i, p in enumerate(desk.talk.panes)]
+    if keep:
+        return [gr.update(choices=listed)] * 2
     mixes = {p.at.corner: p.key for p in desk.talk.panes if isinstance(p.at, Mix)}
     one = desk.chosen
     other = next((k for k in (mixes.get("target_tuned"), mixes.get("source_tuned")) if k and k != one), None)
     other = other or next((key for _, key in listed if key != one), one)
-    return [gr.update(choices=listed, value=one), gr.update(choices=listed, value=other), gr.skip()]
+    return [gr.update(choices=listed, value=one), gr.update(choices=listed, value=other)]
 
 
 def texts(prompter: Prompter, ids: Sequence[int]) -> list[str]:

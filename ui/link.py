@@ -10,19 +10,21 @@ endpoint's address and model. What a link leaves out is as on a fresh page.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from transfer.endpoint import Endpoint
 from transfer.errors import ChatError
 from transfer.plane import CORNERS, ROLES, Mix, Schedule, point
 from transfer.sampling import Sampling
-from transfer.talk import FEWEST, MOST, Pane
+from transfer.talk import FEWEST, MOST, Pane, Way
 
-from .desk import LONGEST, Settings, settings_of
+from .desk import LONGEST, way_of
 from .inputs import number, words
 
 LONGEST_LINK = 60_000  # characters
-DEFAULTS = Settings(Sampling(max_tokens=48))
+DEFAULTS = Sampling(max_tokens=48)
+MOST_LAYERS = 1000  # of a schedule
 
 
 @dataclass(frozen=True)
@@ -32,23 +34,30 @@ class Setup:
     refs: Mapping[str, str]
     panes: tuple[Pane, ...]
     prompt: str
-    settings: Settings
+    way: Way
+    blind: bool = False
 
 
 def query(setup: Setup) -> str:
-    """The query string, without its question mark. Own sampling of a pane does not travel, nor a permuted Δ."""
-    one, sampling = setup.settings, setup.settings.sampling
+    """The query string, without its question mark. Own sampling of a pane does not travel. Raises ChatError for what no link
+    can hold."""
+    one = setup.way
     fields = {
         **{role: setup.refs.get(role, "") for role in ROLES},
-        "panes": ";".join(filter(None, map(pane_text, setup.panes))),
+        "panes": ";".join(map(pane_text, setup.panes)),
         "prompt": setup.prompt,
         "system": one.system,
         "manner": one.manner,
-        **{name: f"{value:.12g}" for name, value in sampling.model_dump().items()},
-        "blind": "1" if one.blind else "",
+        **{name: repr(value) for name, value in one.sampling.model_dump().items()},
+        "blind": "1" if setup.blind else "",
         "remember": "" if one.remember else "0",
     }
-    return urlencode({name: value for name, value in fields.items() if value})
+    text = urlencode({name: value for name, value in fields.items() if value})
+    if len(text) > LONGEST_LINK:
+        raise ChatError(
+            f"The link would have {len(text):,} characters; at most {LONGEST_LINK:,} are read. Shorten the prompt."
+        )
+    return text
 
 
 def parse(text: str) -> Setup | None:
@@ -61,34 +70,26 @@ def parse(text: str) -> Setup | None:
         raise ChatError("This link has too many fields to be one of ours.") from error
     if not any(given.get(role) for role in ROLES):
         return None
-    sampling = DEFAULTS.sampling
-    settings = settings_of(
-        given.get("temperature", sampling.temperature),
-        given.get("top_p", sampling.top_p),
-        given.get("max_tokens", sampling.max_tokens),
-        given.get("seed", sampling.seed),
-        given.get("system", ""),
-        given.get("manner", "own"),
-        given.get("blind") == "1",
-        given.get("remember") != "0",
-    )
+    fields: list[Any] = [given.get(name, value) for name, value in DEFAULTS.model_dump().items()]
+    fields += [given.get("system", ""), given.get("manner", "own"), given.get("remember") != "0"]
+    way = way_of(*fields)
     panes = panes_of(given["panes"].split(";")) if given.get("panes") else ()
     refs = {role: words(given.get(role, ""), role, 400) for role in ROLES}
-    return Setup(refs, panes, words(given.get("prompt", ""), "The prompt", LONGEST), settings)
+    return Setup(refs, panes, words(given.get("prompt", ""), "The prompt", LONGEST), way, given.get("blind") == "1")
 
 
 def pane_text(pane: Pane) -> str:
-    """A pane in a link; empty for one that cannot be told there."""
+    """A pane in a link. Raises ChatError for one that cannot be told there."""
     at = pane.at
     if isinstance(at, Endpoint):
         return quote(f"{at.url}|{at.model}", safe=":/|")
     if at.corner and not pane.point:
         return at.corner
     if at.control or not at.plane:
-        return ""
-    text = f"{at.plane[0]:.12g},{at.plane[1]:.12g}"
+        raise ChatError(f"A link cannot tell the pane at {at}. Set it to a point, then make the link.")
+    text = ",".join(map(repr, at.plane))
     if at.schedule:
-        text += "~" + ",".join(f"{f:.12g}" for f in (at.schedule.outside, *at.schedule.layers))
+        text += "~" + ",".join(map(repr, (at.schedule.outside, *at.schedule.layers)))
     return text
 
 
@@ -116,5 +117,7 @@ def seat_of(text: str) -> tuple[Mix | Endpoint, bool]:
     mix = point(number(alpha, "α", -10, 10), number(beta, "β", -10, 10))
     if not factors:
         return mix, True
+    if factors.count(",") > MOST_LAYERS:
+        raise ChatError(f"This link has a schedule of more than {MOST_LAYERS:,} layers.")
     outside, *layers = (number(f, "A factor of a schedule", -10, 10) for f in factors.split(","))
     return Mix(mix.coefficients, Schedule(tuple(layers), outside)), True

@@ -10,10 +10,10 @@ from transfer.errors import PointError
 from transfer.hub import HOSTED
 from transfer.plane import ROLES
 
-from . import api, chat, compare, export, layers, lineage, link, spectrum, sweep, triple
+from . import api, chat, compare, export, layers, lineage, link, spectrum, sweep, talking, triple
 from .inputs import number
 from .markup import HERO
-from .presets import CUSTOM, Preset, read_presets, read_suggestions
+from .presets import CUSTOM, Preset, is_pocket, read_presets, read_suggestions
 from .shared import Shared
 from .work import halt, notice, say
 
@@ -29,7 +29,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
     """The whole app, ready to launch."""
     shared = shared or Shared()
     presets, suggestions = read_presets(), read_suggestions()
-    talk = chat.Chat(shared, suggestions)
+    talk = talking.Chat(shared, suggestions)
 
     def talked(request: gr.Request, chosen: triple.Refs, pending: Any) -> list[Any]:
         return talk.opened(str(request.session_hash), chosen, pending)
@@ -39,6 +39,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
 
     with gr.Blocks(title="Transferscope", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as page:
         gr.HTML(HERO, padding=False)
+        link_told = gr.HTML("", elem_id="link-told", padding=False)
         refs = gr.State(presets[0].refs)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Triple", id="triple") as triple_tab:
@@ -89,7 +90,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             asked.prompt,
             *asked.settings,
             tabs,
-            first.report,
+            link_told,
         ]
         followed = page.load(linked, None, link_to, **private).then(**checked, **private)
         for opened in (followed, *changed):
@@ -100,9 +101,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             chosen = opened.then(partial(choices, shared), refs, choosing, **private)
             comparing.append(chosen.then(fn=partial(spectrum.glance, shared), **looking, **private))
             opened.then(sweep_shown[0], [refs, *sweep_shown[1]], sweep_shown[2], **private)
-            opened.then(
-                lambda r: [gr.update(visible=chat.is_pocket(r))] * 2, refs, [asked.chips, first.tryout], **private
-            )
+            opened.then(lambda r: [gr.update(visible=is_pocket(r))] * 2, refs, [asked.chips, first.tryout], **private)
         # What stands in the form but was not checked is not what the other tabs would go on with.
         gr.on([box.input for box in first.refs], lambda: (CUSTOM, {}), None, [first.preset, refs], **private)
         shown_stop = partial(gr.update, visible=True)
@@ -179,7 +178,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         # A point that scoring found is taken to Chat and Export; what is exported follows what was chatted with.
         def placed(request: gr.Request, chosen: triple.Refs, place: Any) -> list[Any]:
             if not place:
-                return [gr.skip()] * (chat.VIEWS + chat.FORMS + 3)
+                return [gr.skip()] * (talking.VIEWS + talking.FORMS + 3)
             return [*talk.taken(str(request.session_hash), chosen, place), *place, gr.Tabs(selected="chat")]
 
         def take(button: gr.Button, place: gr.State, where: str) -> None:
@@ -223,10 +222,10 @@ def follow(presets: list[Preset], query: str) -> list[Any]:
         return nothing
     refs = dict(found.refs)
     named = next((p.name for p in presets if p.refs == refs), CUSTOM)
-    one = found.settings
+    one = found.way
     return [
         named, triple.fill(presets, named)[0], *(refs[role] for role in ROLES), found.panes, found.prompt,
-        *one.sampling.model_dump().values(), one.system, one.manner, one.blind, one.remember, gr.Tabs(selected="chat"), gr.skip(),
+        *one.sampling.model_dump().values(), one.system, one.manner, one.remember, found.blind, gr.Tabs(selected="chat"), gr.skip(),
     ]  # fmt: skip
 
 

@@ -57,9 +57,12 @@ def labels(panes: Sequence[Pane]) -> dict[str, str]:
     """A name for each pane by key, in plain text, told apart where two are alike."""
     found: dict[str, str] = {}
     for pane in panes:
-        said = plainly(pane)
-        alike = sum(label.partition(" #")[0] == said for label in found.values())
-        found[pane.key] = said + (f" #{alike + 1}" if alike else "")
+        said = label = plainly(pane)
+        count = 1
+        while label in found.values():
+            count += 1
+            label = f"{said} #{count}"
+        found[pane.key] = label
     return found
 
 
@@ -67,10 +70,13 @@ def plainly(pane: Pane) -> str:
     """Who sits in a pane, in plain text."""
     if isinstance(pane.at, Endpoint) or (pane.at.corner and not pane.point):
         return str(pane.at)
-    if pane.at.plane and pane.at.plain:
-        alpha, beta = pane.at.plane
-        return f"merged α = {alpha:g}" if beta == 1 else f"point α = {alpha:g}, β = {beta:g}"
-    return str(pane.at)
+    if not pane.at.plane:
+        return str(pane.at)
+    alpha, beta = pane.at.plane
+    said = f"merged α = {alpha:g}" if beta == 1 else f"point α = {alpha:g}, β = {beta:g}"
+    return ", ".join(
+        [said, *([layered(pane.at)] if pane.at.schedule else []), *([str(pane.at.control)] if pane.at.control else [])]
+    )
 
 
 def button(act: Act, face: str, about: str, extra: str = "") -> str:
@@ -119,13 +125,12 @@ def turn_html(
     place: int,
     triple: Triple | None,
     known: Mapping[str, Suggestion],
-    system: str = "",
     last: bool = True,
 ) -> str:
     """One turn: its prompt with what can be done to it, and a card for each answer."""
     turn = talk.turns[place]
     shown = None if turn.hidden else known.get(turn.prompt.strip())
-    cards = [card(turn, key, i, place, triple, shown, system, last) for i, key in enumerate(turn.order)]
+    cards = [card(turn, key, i, place, triple, shown, last) for i, key in enumerate(turn.order)]
     acts = [button(("edit", place), "✎ Edit", "Edit this prompt and ask again from here")]
     if last:
         acts.append(button(("retry", place, ""), "↻ Retry", "Answer again with another seed"))
@@ -156,7 +161,6 @@ def card(
     place: int,
     triple: Triple | None,
     shown: Suggestion | None,
-    system: str,
     last: bool,
 ) -> str:
     """One pane's answer: who it was, what it said, how fast, and the fingerprint of the weights that said it."""
@@ -164,7 +168,10 @@ def card(
     who = Named("hidden", f"Model {LETTERS[number]}") if turn.hidden else named(pane)
     checkpoint = triple.checkpoints.get(who.role) if triple else None
     where = who.formula + (f" · {html.escape(checkpoint.name)}" if checkpoint and not turn.hidden else "")
-    body, badges = said(answer, turn.hidden), [] if answer is None else marks(answer, shown, system, turn.hidden)
+    body, badges = (
+        said(answer, turn.hidden),
+        [] if answer is None else marks(answer, shown, turn.ways[key].system, turn.hidden),
+    )
     if turn.blind and not turn.hidden and turn.vote == key:
         badges.insert(0, '<span class="ts-badge ts-ok">your vote</span>')
     foot = "" if answer is None or turn.hidden else footer(answer)
@@ -175,7 +182,7 @@ def card(
         if last and answer.done:
             acts.append(button(("retry", place, key), "↻", "Answer again with another seed"))
     return (
-        f'<article class="ts-pane {who.role}" data-key="{html.escape(key, quote=True)}"><header><b>{html.escape(who.name)}</b>'
+        f'<article class="ts-pane {who.role}" data-key="{number if turn.hidden else html.escape(key, quote=True)}"><header><b>{html.escape(who.name)}</b>'
         f'<span class="ts-faint">{where}</span></header><div class="ts-verdict">{"".join(badges)}</div>{body}'
         f'<footer>{foot}<span class="ts-acts">{"".join(acts)}</span></footer></article>'
     )
@@ -186,6 +193,11 @@ def said(answer: Answer | None, hidden: bool = False) -> str:
     if answer is None:
         return '<p class="ts-answer ts-waiting"><span class="ts-cursor"></span></p>'
     text = html.escape(answer.text.strip())
+    thought = (
+        f"<details class='ts-thought'><summary>thought</summary>{html.escape(answer.thought)}</details>"
+        if answer.thought
+        else ""
+    )
     cursor = "" if answer.done else '<span class="ts-cursor"></span>'
     if answer.error:
         kept = f'<p class="ts-answer">{text}</p>' if text else ""
@@ -193,8 +205,8 @@ def said(answer: Answer | None, hidden: bool = False) -> str:
             f'{kept}<p class="ts-answer ts-broken">{html.escape("This one broke off." if hidden else answer.error)}</p>'
         )
     if text or answer.done:
-        return f'<p class="ts-answer">{text or "<i>(nothing)</i>"}{cursor}</p>'
-    return f'<p class="ts-answer ts-waiting">{cursor}</p>'
+        return f'{thought}<p class="ts-answer">{text or "<i>(nothing)</i>"}{cursor}</p>'
+    return f'{thought}<p class="ts-answer ts-waiting">{cursor}</p>'
 
 
 def marks(answer: Answer, shown: Suggestion | None, system: str, hidden: bool = False) -> list[str]:
@@ -243,14 +255,14 @@ def footer(answer: Answer) -> str:
 
 def ballot(turn: Turn, place: int) -> str:
     """The buttons of a blind turn, or what they were pressed for."""
-    if not all(answer.done for answer in turn.answers.values()) or not turn.answers:
+    if not all(key in turn.answers and turn.answers[key].done for key in turn.order):
         return ""
     if turn.vote:
         said = {TIE: "You called it a tie.", BAD: "You called all of them bad."}.get(turn.vote, "")
         return f'<p class="ts-faint">{said}</p>' if said else ""
     picks = [
-        button(("vote", place, key), f"{LETTERS[i]} is best", f"Vote for model {LETTERS[i]}")
-        for i, key in enumerate(turn.order)
+        button(("vote", place, i), f"{LETTERS[i]} is best", f"Vote for model {LETTERS[i]}")
+        for i in range(len(turn.order))
     ]
     none = [
         button(("vote", place, TIE), "Tie", "They are as good"),

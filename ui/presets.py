@@ -1,6 +1,7 @@
 """What ships with the page: ready triples, the Pocket family's folders, its suggested questions and its tasks."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def pocket_folder(ref: str) -> Path | None:
     if not ref.startswith(PREFIX) or not name or Path(name).name != name or name.startswith("."):
         return None
     return POCKET / name
+
+
+def is_pocket(refs: Mapping[str, str]) -> bool:
+    """Whether the suggested questions are about these models."""
+    return any(refs.values()) and all(ref.startswith(PREFIX) for ref in refs.values() if ref)
 
 
 def task_files() -> dict[str, Path]:

@@ -30,6 +30,7 @@ class Seat:
     depth: list[gr.Number]
     endpoint_row: gr.Row
     endpoint: list[gr.Textbox]
+    models: gr.Button
     own: gr.Checkbox
     own_row: gr.Row
     drawing: list[Any]
@@ -69,6 +70,7 @@ def build() -> Seat:
                 label="Key", type="password", max_length=400, elem_id="endpoint-key",
                 placeholder="only if it wants one; held for this session only",
             )  # fmt: skip
+            models = gr.Button("Which models?", size="sm", elem_id="endpoint-models", min_width=120, scale=0)
         own = gr.Checkbox(False, label="This pane draws in its own way", elem_id="own")
         with gr.Row(visible=False, elem_classes="ts-wrap") as own_row:
             drawing = sampling_fields("own")
@@ -76,7 +78,19 @@ def build() -> Seat:
             set_ = gr.Button("Set this pane", variant="primary", size="sm", elem_id="set-pane")
             add = gr.Button("Add as another pane", size="sm", elem_id="add-pane")
     return Seat(
-        box, which, who, depth_row, [first, last], endpoint_row, [url, model, key], own, own_row, drawing, set_, add
+        box,
+        which,
+        who,
+        depth_row,
+        [first, last],
+        endpoint_row,
+        [url, model, key],
+        models,
+        own,
+        own_row,
+        drawing,
+        set_,
+        add,
     )
 
 
@@ -116,14 +130,16 @@ def kind_of(pane: Pane) -> str:
     return (not pane.point and at.corner) or (DEPTH if at.schedule else POINT)
 
 
-def filled(desk: Desk, keep: bool = False) -> list[Any]:
-    """Values of the form for the chosen pane; with `keep` of the choices alone, so that nothing typed is lost."""
+def filled(desk: Desk, keep: bool = False, who: Any = None) -> list[Any]:
+    """Values of the form for the chosen pane; with `keep` of the choices alone, so that nothing typed is lost, and of `who`
+    sits there, which stands in the form, where a dial has made a point of a corner."""
     names = labels(desk.talk.panes)
     which = gr.update(
         choices=[(f"{i + 1}: {names[p.key]}", p.key) for i, p in enumerate(desk.talk.panes)], value=desk.chosen
     )
     if keep:
-        return [which, *[gr.skip()] * 14]
+        moved = who in CORNERS and kind_of(desk.talk.pane(desk.chosen)) != who
+        return [which, POINT if moved else gr.skip(), *[gr.skip()] * 13]
     pane = desk.talk.pane(desk.chosen)
     at, kind = pane.at, kind_of(pane)
     schedule = at.schedule if isinstance(at, Mix) else None
@@ -178,6 +194,8 @@ def seated(
 def at_of(
     desk: Desk, alpha: Any, beta: Any, who: Any, first: Any, last: Any, url: Any, model: Any, key: Any
 ) -> Mix | Endpoint:
+    if not isinstance(who, str):
+        raise ChatError("Choose who answers in this pane.")
     if who in CORNERS:
         desk.triple.need(CORNERS[who])
         return CORNERS[who]
