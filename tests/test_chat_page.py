@@ -124,14 +124,14 @@ def test_four_panes_three_turns_a_scrub_a_vote_a_divergence_and_a_link(chromium,
         assert page.locator(".ts-token").count() == int(page.locator(".ts-sent .ts-faint").inner_text().split()[0])
 
         # To one pane alone, then undone; the last turn once more.
-        page.locator("#to input").first.click()
+        page.locator("#ask-to input").first.click()
         page.get_by_role("option", name="merged").click()
         ask(page, "Give in capitals silk.")
         assert list(texts(page)) == ["merged"]
         act(page, "undo", 3)
         page.wait_for_function("document.querySelectorAll('#past .ts-turn').length === 2")
         assert page.locator("#prompt textarea").input_value() == "Give in capitals silk."
-        choose(page, "#to", "All panes")
+        choose(page, "#ask-to", "All panes")
 
         # Scrubbing: when the dial rests, that pane alone answers again, and a strip grows.
         tag(page, "merged").locator("[data-act*=set]").click()

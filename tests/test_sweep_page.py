@@ -114,6 +114,21 @@ def test_other_paths_schedules_and_own_tasks(chromium, server, tmp_path):
         choose(page, "path", "Δ layer by layer, from the first up")
         page.locator("#sweep").click()
         assert "layers with Δ" in swept(page)
+
+        # A step that α and β do not say all of goes to Chat too, and not to Export.
+        page.wait_for_timeout(1000)  # a figure is listened to a moment after it was drawn
+        page.evaluate(
+            """() => { const figure = document.querySelector('#sweep-plot .js-plotly-plot');
+                const curve = figure.data.findIndex(t => t.name === 'along the path');
+                figure.emit('plotly_click', {points: [{customdata: figure.data[curve].customdata[1]}]}) }"""
+        )
+        page.wait_for_function("document.querySelector('#path-offer').innerText.includes('Δ scaled over depth')")
+        page.wait_for_selector("#path-to-export", state="hidden")
+        page.locator("#path-to-chat").click()
+        page.wait_for_function(
+            "document.querySelector('.ts-tag.merged')?.innerText.includes('Δ × 1 in the first layer to × 0')"
+        )
+        tab(page, "Sweep")
         choose(page, "path", "between two points")
         page.wait_for_selector("text=β of the end")
         page.locator("#sweep").click()

@@ -116,7 +116,7 @@ def run(shared: Shared, session: str, refs: Refs, earlier: Any, *fields: Any) ->
 
     `fields` are those of the scoring form, then of this one.
     """
-    keep = [gr.skip()] * 12
+    keep = [gr.skip()] * 14
     turn = Turn(shared.turns, f"{session} along")
     try:
         triple = shared.here(refs)

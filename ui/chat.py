@@ -88,7 +88,7 @@ def build(suggestions: list[Suggestion]) -> ChatTab:
         )  # fmt: skip
         to = unchecked(
             gr.Dropdown(
-                [("All panes", ALL)], value=ALL, show_label=False, label="To", scale=2, min_width=150, elem_id="to"
+                [("All panes", ALL)], value=ALL, show_label=False, label="To", scale=2, min_width=150, elem_id="ask-to"
             )
         )
         ask = gr.Button("Ask", variant="primary", scale=1, min_width=90, elem_id="ask")

@@ -8,7 +8,7 @@ import gradio as gr
 
 from transfer.errors import PointError
 from transfer.hub import HOSTED
-from transfer.plane import ROLES
+from transfer.plane import ROLES, Mix
 
 from . import api, chat, compare, export, layers, lineage, link, spectrum, sweep, talking, triple
 from .inputs import number
@@ -176,21 +176,23 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             button.click(None, None, None, js=SCROLL, **private)
 
         # A point that scoring found is taken to Chat and Export; what is exported follows what was chatted with.
-        def placed(request: gr.Request, chosen: triple.Refs, place: Any) -> list[Any]:
-            if not place:
+        def to_chat(request: gr.Request, chosen: triple.Refs, mix: Mix | None) -> list[Any]:
+            if mix is None:
                 return [gr.skip()] * (talking.VIEWS + talking.FORMS + 3)
-            return [*talk.taken(str(request.session_hash), chosen, place), *place, gr.Tabs(selected="chat")]
+            whole = mix.plain and mix.plane
+            export_too = list(mix.plane) if whole and mix.plane else [gr.skip()] * 2
+            return [*talk.taken(str(request.session_hash), chosen, mix), *export_too, gr.Tabs(selected="chat")]
+
+        def to_export(mix: Mix | None) -> list[Any]:
+            return [*mix.plane, gr.Tabs(selected="export")] if mix and mix.plane else [gr.skip()] * 3
 
         def take(button: gr.Button, place: gr.State, where: str) -> None:
+            exported = [written.alpha, written.beta, tabs]
             if where == "chat":
-                to = [*asked.views, *asked.forms, written.alpha, written.beta, tabs]
-                taken = button.click(placed, [refs, place], to, **private)
+                taken = button.click(to_chat, [refs, place], [*asked.views, *asked.forms, *exported], **private)
                 taken.then(**retaken)
             else:
-                button.click(
-                    lambda p: (*p, gr.Tabs(selected=where)) if p else [gr.skip()] * 3,
-                    place, [written.alpha, written.beta, tabs], **private,
-                )  # fmt: skip
+                button.click(to_export, place, exported, **private)
 
         retaken = chat.again(asked, talk, refs, private)
         sweep.wire(swept, shared, refs, first.verdict, take, private)

@@ -105,7 +105,7 @@ def axes(fields: Sequence[Any]) -> tuple[list[float], list[float], int]:
 def run(shared: Shared, session: str, refs: Refs, *fields: Any) -> Iterator[list[Any]]:
     """Map the plane: yields values for Plane.results; what is scored stays."""
     turn = Turn(shared.turns, f"{session} plane")
-    keep = [gr.skip()] * 12
+    keep = [gr.skip()] * 14
     try:
         triple = shared.here(refs)
         form = len(fields) - len(FIELDS)
@@ -172,11 +172,7 @@ def summary(triple: Triple, rows: Sequence[Row], scorers: Sequence[Scorer], seco
 def to_take(rows: Sequence[Row], scorer: Scorer) -> list[Any]:
     """The best point of the map, to take along."""
     top = best(rows, scorer)
-    return (
-        offer.offered(top.mix.plane, f"is the best point by {html.escape(scorer.name)}.")
-        if top
-        else offer.offered(None)
-    )
+    return offer.offered(top.mix, f"is the best point by {html.escape(scorer.name)}.") if top else offer.offered(None)
 
 
 def slug(triple: Triple) -> str:

@@ -119,6 +119,4 @@ def to_take(swept: Swept) -> list[Any]:
     top = best(swept.rows, scorer) if any_right(swept.steps, [scorer]) else None
     if top is None:
         return offer.offered(None)
-    if not top.mix.plain or top.mix.plane is None:
-        return offer.refused()
-    return offer.offered(top.mix.plane, f"is the best step by {html.escape(scorer.name)}.")
+    return offer.offered(top.mix, f"is the best step by {html.escape(scorer.name)}.")

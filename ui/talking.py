@@ -144,7 +144,7 @@ class Chat:
             if pane.at.schedule and len(pane.at.schedule.layers) > max(1, depth(desk.triple)):
                 raise ChatError(f"These models have {depth(desk.triple)} layers, and the link's schedule has more.")
 
-    def taken(self, session: str, refs: Refs, place: Any) -> Values:
+    def taken(self, session: str, refs: Refs, mix: Mix) -> Values:
         """A point that was found by scoring, into the chosen pane: views and forms."""
         desk, views = self.found(session, refs)
         if desk is None:
@@ -154,7 +154,8 @@ class Chat:
             if not points:
                 raise ChatError("All panes are endpoints. Set one of them to a point first.")
             desk.chosen = desk.chosen if desk.chosen in points else points[-1]
-            desk.talk.change(desk.chosen, at=point(*place), point=True)
+            desk.triple.need(mix)
+            desk.talk.change(desk.chosen, at=mix, point=mix.plane is not None)
         except Exception as error:
             return [*self.wrong(desk, error), *SAME]
         return [*self.looked(desk), *self.formed(desk)]

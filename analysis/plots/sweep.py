@@ -85,8 +85,14 @@ def sweep_figure(
 
 
 def place(row: Row) -> list:
-    """A step's α and β as custom data; "off" where they do not say all of it."""
-    return list(row.mix.plane) if row.mix.plain and row.mix.plane else ["off"]
+    """A step as custom data: α and β; else "mix" and its coefficients, with the schedule's factor outside of the layers and
+    those of the layers; "off" for a control, which is only scored."""
+    mix = row.mix
+    if mix.control:
+        return ["off"]
+    if mix.plain and mix.plane:
+        return list(mix.plane)
+    return ["mix", *mix.coefficients, *((mix.schedule.outside, *mix.schedule.layers) if mix.schedule else ())]
 
 
 def bars(scores: Sequence[Score]) -> dict:
