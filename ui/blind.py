@@ -73,7 +73,9 @@ def tallied(desk: Desk) -> str:
         f"<i>({100 * r.low:.0f} to {100 * r.high:.0f})</i></td></tr>"
         for r in tally(votes).itertuples()
     )
-    said = "".join(f"<li>{html.escape(sentence(row))}</li>" for _, row in preferences(votes).iterrows())
+    pairs = preferences(votes)
+    pairs = pairs[pairs.wins + pairs.losses > 0].sort_values("p", kind="stable")  # of the others a vote says nothing
+    said = "".join(f"<li>{html.escape(sentence(row))}</li>" for _, row in pairs.iterrows())
     return (
         f'<div class="ts-flips"><table><thead><tr><th>pane</th><th>chosen</th><th>share (95 % interval)</th></tr></thead>'
         f'<tbody>{rows}</tbody></table></div><ul class="ts-prefer">{said}</ul>'

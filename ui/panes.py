@@ -105,9 +105,8 @@ def lineup(talk: Talk, chosen: str, told: str, hide: bool) -> str:
             ),
         ]  # fmt: skip
         own = '<span class="ts-own" title="draws in its own way">own sampling</span>' if pane.sampling else ""
-        dial = (
-            '<span class="ts-own" title="the α and β below are this pane\'s">α β</span>' if pane.key == chosen else ""
-        )
+        dialled = pane.key == chosen and isinstance(pane.at, Mix)
+        dial = '<span class="ts-own" title="the α and β below are this pane\'s">α β</span>' if dialled else ""
         tags.append(
             f'<li class="ts-tag {who.role}{" ts-chosen" if pane.key == chosen else ""}"><b>{html.escape(who.name)}</b>'
             f'<span class="ts-faint">{who.formula}</span>{dial}{own}<span class="ts-acts">{"".join(acts)}</span></li>'
@@ -130,28 +129,29 @@ def turn_html(
     """One turn: its prompt with what can be done to it, and a card for each answer."""
     turn = talk.turns[place]
     shown = None if turn.hidden else known.get(turn.prompt.strip())
-    cards = [card(turn, key, i, place, triple, shown, last) for i, key in enumerate(turn.order)]
+    wide = {pane.key for pane in talk.panes if pane.wide}
+    cards = [
+        card(turn, key, i, place, triple, shown, last, key in wide and not turn.hidden)
+        for i, key in enumerate(columns(talk, turn))
+    ]
     acts = [button(("edit", place), "✎ Edit", "Edit this prompt and ask again from here")]
     if last:
         acts.append(button(("retry", place, ""), "↻ Retry", "Answer again with another seed"))
         acts.append(button(("undo", place), "↶ Undo", "Take this turn back"))
     told = f"<span>{html.escape(shown.why)} Right: “{html.escape(shown.expect)}”</span>" if shown else ""
-    columns = " ".join(
-        "minmax(218px, 2fr)" if pane and pane.wide else "minmax(218px, 1fr)" for pane in widths(talk, turn)
-    )
     vote = ballot(turn, place) if turn.blind else ""
     return (
         f'<section class="ts-turn"><div class="ts-asked"><b>{html.escape(turn.prompt)}</b>{told}'
         f'<span class="ts-acts">{"".join(acts)}</span></div>'
-        f'<div class="ts-panes{" ts-some-wide" if "2fr" in columns else ""}" style="--columns: {columns}">{"".join(cards)}</div>'
+        f'<div class="ts-panes">{"".join(cards)}</div>'
         f"{vote}</section>"
     )
 
 
-def widths(talk: Talk, turn: Turn) -> list[Pane | None]:
-    """The panes of a turn's columns as they are now, where they still are; none of a blind turn is told apart."""
-    now = {pane.key: pane for pane in talk.panes}
-    return [None if turn.hidden else now.get(key) for key in turn.order]
+def columns(talk: Talk, turn: Turn) -> list[str]:
+    """The panes of a turn in the order in which they stand now; of a blind one as they were shown."""
+    now = {pane.key: i for i, pane in enumerate(talk.panes)}
+    return list(turn.order) if turn.blind else sorted(turn.order, key=lambda key: now.get(key, MOST))
 
 
 def card(
@@ -162,6 +162,7 @@ def card(
     triple: Triple | None,
     shown: Suggestion | None,
     last: bool,
+    wide: bool = False,
 ) -> str:
     """One pane's answer: who it was, what it said, how fast, and the fingerprint of the weights that said it."""
     answer, pane = turn.answers.get(key), turn.panes[key]
@@ -182,7 +183,7 @@ def card(
         if last and answer.done:
             acts.append(button(("retry", place, key), "↻", "Answer again with another seed"))
     return (
-        f'<article class="ts-pane {who.role}" data-key="{number if turn.hidden else html.escape(key, quote=True)}"><header><b>{html.escape(who.name)}</b>'
+        f'<article class="ts-pane {who.role}{" ts-wide" if wide else ""}" data-key="{number if turn.hidden else html.escape(key, quote=True)}"><header><b>{html.escape(who.name)}</b>'
         f'<span class="ts-faint">{where}</span></header><div class="ts-verdict">{"".join(badges)}</div>{body}'
         f'<footer>{foot}<span class="ts-acts">{"".join(acts)}</span></footer></article>'
     )
@@ -239,7 +240,7 @@ def marks(answer: Answer, shown: Suggestion | None, system: str, hidden: bool = 
 def footer(answer: Answer) -> str:
     """Speed, time to the first token, and who really answered."""
     speed = f"{answer.speed:,.0f} tokens/s" if answer.speed else f"{answer.tokens} tokens" if answer.tokens else "…"
-    first = f" · first after {answer.first:.2f} s" if answer.first is not None else ""
+    first = f" · <span>first after {answer.first:.2f} s</span>" if answer.first is not None else ""
     if isinstance(answer.at, Endpoint):
         claims = f"says it is {html.escape(answer.claims)}" if answer.claims else "an endpoint"
         mark = f'<i title="Nobody here has seen the weights that answered.">unverified: {claims}</i>'
