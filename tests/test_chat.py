@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from transfer import chat
-from transfer.chat import Asked, answer, plan
+from transfer.chat import Asked, answer
 from transfer.endpoint import Endpoint
 from transfer.errors import Cancelled, ChatError, LiveError, TripleError
 from transfer.live import LiveModel
+from transfer.plan import plan
 from transfer.plane import CORNERS, point
 from transfer.prompt import Prompter, prompter_for
 from transfer.sampling import Sampling

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from transfer.chat import Answer, answer, plan
+from transfer.chat import Answer, answer
 from transfer.errors import ChatError, TransferscopeError
+from transfer.plan import plan
 from transfer.plane import CORNERS, Control, Mix, Schedule, point
 from transfer.prompt import MANNERS, Prompter
 from transfer.sampling import Sampling
