@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from html import unescape
 
 import gradio as gr
@@ -13,31 +14,34 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from transfer.endpoint import Endpoint
-from transfer.plane import CORNERS, point
+from transfer.plane import CORNERS, Control, Mix, point, ramp
 from transfer.talk import Pane
 from ui import blind, chat, differ, link
-from ui.chat import FORMS, OVER, VIEWS, Chat
+from ui.desk import way_of
 from ui.panes import LETTERS
 from ui.presets import read_presets, read_suggestions
 from ui.shared import Shared
+from ui.talking import FORMS, OVER, VIEWS, Chat
 
-from .endpoint_server import DONE, EndpointServer, answer, delta
+from .endpoint_server import DONE, EndpointServer, answer, delta, error, refuse
 from .running import free_port
 
 POCKET, FAR = (preset.refs for preset in read_presets())
 SHOWN = read_suggestions()
 MAYOR, DISH, CRAFT = SHOWN[:3]
+FIVE = ("source_base", "source_tuned", "target_base", "merged", "target_tuned")
 LONG = "town " * 400
 KEY = "sk-q7Zx93"
 NOBODY = f"http://127.0.0.1:{free_port()}/v1"
 FORM = {
-    "temperature": 0, "top_p": 1, "max_tokens": 24, "seed": 0, "system": "", "manner": "own", "blind": False, "remember": True,
+    "temperature": 0, "top_p": 1, "max_tokens": 14, "seed": 0, "system": "", "manner": "own", "remember": True, "blind": False,
 }  # fmt: skip
 SEAT = {
     "who": "point", "first": 0.5, "last": 1, "url": "", "model": "", "key": "", "own": False,
     "temperature": 0, "top_p": 1, "max_tokens": 24, "seed": 0,
 }  # fmt: skip
 SKIP = gr.skip()
+WHO = VIEWS + 2 + 1 + 1  # the place, among views and forms, of who sits in the chosen pane
 
 
 class Person:
@@ -45,7 +49,7 @@ class Person:
 
     def __init__(self, shared, session, refs=POCKET):
         self.chat, self.session, self.refs = Chat(shared, SHOWN), session, refs
-        self.dials, self.prompt, self.box = [1, 1], "", None
+        self.dials, self.prompt, self.who = [1, 1], "", None
         self.lineup = self.past = self.panes = self.told = self.sent = self.strip = ""
         self.open()
 
@@ -70,6 +74,8 @@ class Person:
         for i, value in enumerate(values[VIEWS : VIEWS + 2] if len(values) >= VIEWS + FORMS else []):
             if value != SKIP:
                 self.dials[i] = value
+        if len(values) >= VIEWS + FORMS and values[WHO] != SKIP:
+            self.who = values[WHO]["value"] if isinstance(values[WHO], dict) else values[WHO]
         if len(values) in (VIEWS + 1, VIEWS + FORMS + 2) and values[-1 if len(values) == VIEWS + 1 else -2] != SKIP:
             self.prompt = values[-1 if len(values) == VIEWS + 1 else -2]
         return values
@@ -94,7 +100,10 @@ class Person:
         return list({**FORM, **form}.values())
 
     def act(self, *mark, **form):
-        return self.all(self.chat.acts(self.session, self.refs, list(mark), self.dials, self.form(form)))
+        return self.all(self.acts(list(mark), **form))
+
+    def acts(self, mark, **form):
+        return self.chat.acts(self.session, self.refs, mark, self.who, self.dials, self.form(form))
 
     def rest(self, alpha, beta=1.0, **form):
         """The dials come to rest there."""
@@ -258,12 +267,10 @@ def test_numbers_out_of_range_are_a_sentence_and_nothing_typed_is_lost(me):
     assert me.desk.talk.pane("p4").at == CORNERS["merged"]
 
 
-BLANKS = pytest.mark.xfail(
-    strict=True, reason="the form is read before the desk is found, so that there is none to draw"
-)
+MOVED = pytest.mark.xfail(strict=True, reason="the dial moves the pane before the rest of the form is looked at")
 
 
-@pytest.mark.parametrize("press", ["rest", *(pytest.param(press, marks=BLANKS) for press in ("ask", "over", "repeat"))])
+@pytest.mark.parametrize("press", [pytest.param("rest", marks=MOVED), "ask", "over", "repeat"])
 def test_a_number_out_of_range_leaves_the_conversation_on_the_page(me, press):
     me.ask(MAYOR.prompt)
     before = me.panes, me.lineup
@@ -276,12 +283,17 @@ def test_a_number_out_of_range_leaves_the_conversation_on_the_page(me, press):
     assert "Seed must" in me.told and (me.panes, me.lineup) == before
 
 
-@pytest.mark.xfail(strict=True, reason="a text that no UTF-8 can hold reaches the tokenizer, which raises a TypeError")
 def test_half_a_character_is_no_error_of_ours(me):
     me.ask("\ud83d cut in two")
     assert "unexpected" not in me.told
 
 
+HALF = pytest.mark.xfail(
+    strict=True, reason="a press that was taken over from says no last word, though its answers are stopped only then"
+)
+
+
+@HALF
 def test_a_question_while_another_is_answered_ends_that_one(me):
     work = me.asks("Tell", max_tokens=200)
     while not me.desk.talk.turns or not any(found.tokens for found in me.turn.answers.values()):
@@ -293,6 +305,28 @@ def test_a_question_while_another_is_answered_ends_that_one(me):
     assert not any(found.halted for found in second.answers.values()) and me.texts["p4"] == MAYOR.expect
     assert MAYOR.prompt in me.panes and "Tell" in me.past and "ts-cursor" not in me.panes + me.past
     assert "stopped" in me.past and "ts-warning" not in me.cards()[3]
+
+
+@HALF
+def test_a_question_that_is_refused_while_another_is_answered_leaves_that_one_stopped(me):
+    work = me.asks("Tell", max_tokens=200)
+    while not me.desk.talk.turns or not any(found.tokens for found in me.turn.answers.values()):
+        next(work)
+    me.ask("  ")
+    list(work)
+    assert "prompt is empty" in me.told and "ts-cursor" not in me.panes and "stopped" in me.panes
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a press that was stopped draws the desk of models that are gone over the new one"
+)
+def test_other_models_that_are_chosen_while_some_answer_have_the_page_to_themselves(me):
+    work = me.asks("Tell", max_tokens=200)
+    while not me.desk.talk.turns or not any(found.tokens for found in me.turn.answers.values()):
+        next(work)
+    me.open(FAR)
+    list(work)
+    assert "Ask something" in me.panes and me.lineup.count("ts-tag") == 4
 
 
 # Stop
@@ -330,9 +364,6 @@ def test_stop_reaches_who_waits_for_an_endpoint_that_is_silent(me):
     assert me.texts["p4"] == MAYOR.expect
 
 
-@pytest.mark.xfail(
-    strict=True, reason="whoever stops before the first picture leaves panes without an answer, never done"
-)
 @pytest.mark.parametrize("blind_", [False, True])
 def test_stop_before_the_first_word_is_seen_too(me, blind_):
     work = me.asks(MAYOR.prompt, blind=blind_)
@@ -367,7 +398,7 @@ def test_many_presses_at_once_leave_the_page_whole(me):
             ("retry", 0, ""),
         ) * 2:
             for values in me.chat.acts(
-                me.session, me.refs, list(mark), [len(told) / 20, 1], me.form({"max_tokens": 12})
+                me.session, me.refs, list(mark), "point", [len(told) / 20, 1], me.form({"max_tokens": 12})
             ):
                 told.append(values[3])
 
@@ -413,19 +444,24 @@ def test_all_panes_answer_again(me):
     assert "ts-cursor" not in me.panes
 
 
+def test_a_pane_that_was_not_asked_answers_by_the_first_seed(me):
+    me.ask(MAYOR.prompt, to="p4", seed=3)
+    me.act("retry", 0, "p5", seed=3)
+    assert me.turn.answers["p5"].sampling.seed == 3 and me.turn.order == ("p4", "p5") and len(me.cards()) == 2
+    me.act("retry", 0, "", seed=3)
+    assert {found.sampling.seed for found in me.turn.answers.values()} == {4}
+
+
 def test_only_the_last_turn_is_answered_again(me):
     me.ask(MAYOR.prompt)
     me.ask(DISH.prompt)
     before = [dict(turn.answers) for turn in me.desk.talk.turns]
-    for mark in (("retry", 0, "p3"), ("retry", -1, "p3"), ("retry", 1, "nobody"), ("retry", 5, ""), ("retry",)):
+    for mark in (("retry", 0, "p3"), ("retry", -2, "p3"), ("retry", 1, "nobody"), ("retry", 5, ""), ("retry",)):
         me.act(*mark)
         assert "ts-error" in me.told
     assert [dict(turn.answers) for turn in me.desk.talk.turns] == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the press is noted under the key that was sent, before anybody looks whether it is one"
-)
 def test_presses_for_panes_that_never_were_are_not_kept(me):
     me.ask(MAYOR.prompt)
     before = len(me.chat.shared.turns)
@@ -507,7 +543,11 @@ def test_panes_are_moved_widened_and_removed_down_to_two(me):
     me.act("wide", "p2")
     assert [pane.key for pane in me.desk.talk.panes] == ["p2", "p3", "p4", "p1", "p5"] and me.desk.talk.pane("p2").wide
     me.ask(MAYOR.prompt)
-    assert list(me.turn.answers) == ["p2", "p3", "p4", "p1", "p5"] and "2fr" in me.panes
+    assert (
+        list(me.turn.answers) == ["p2", "p3", "p4", "p1", "p5"]
+        and "ts-wide" in me.cards()[0]
+        and me.panes.count("ts-wide") == 1
+    )
     for key in ("p2", "p3", "p4", "p1"):
         me.act("remove", key)
     assert "2 panes at least" in me.told and [pane.key for pane in me.desk.talk.panes] == ["p1", "p5"]
@@ -583,7 +623,6 @@ def test_a_yardstick_that_is_not_there_takes_no_seat(shared, request):
     assert "no target fine-tuned" in far.told and len(far.desk.talk.panes) == 4
 
 
-@pytest.mark.xfail(strict=True, reason="what is no name is looked up among the corners all the same")
 def test_a_seat_for_what_is_no_name_is_a_sentence(me):
     me.seat(who=["merged"])
     assert "Choose who answers" in me.told
@@ -599,7 +638,6 @@ def test_a_pane_draws_in_its_own_way(me):
     assert me.desk.talk.pane("p4").sampling is None
 
 
-@pytest.mark.xfail(strict=True, reason="the form is filled anew from the pane, where `keep` would leave it as it is")
 @pytest.mark.parametrize("mark", [("rest",), ("wide", "p1"), ("sent", 0, "p1")])
 def test_what_is_typed_in_the_form_of_a_pane_is_not_lost_to_another_press(me, mark):
     me.ask(MAYOR.prompt)
@@ -609,6 +647,23 @@ def test_what_is_typed_in_the_form_of_a_pane_is_not_lost_to_another_press(me, ma
         shown = chat.build(SHOWN).seat.shown
     start = VIEWS + 3
     assert [value for value in values[start + 1 : start + len(shown)] if value != SKIP] == []
+
+
+def test_the_form_says_that_a_corner_has_become_a_point_and_keeps_what_was_chosen_in_it(me):
+    me.act("set", "p3")
+    assert me.who == "target_base"
+    me.ask(MAYOR.prompt)
+    me.rest(0.5)
+    assert me.who == "point"  # who presses Set now sets it to what it is
+    for chosen in ("endpoint", "depth", "source_tuned"):
+        me.who = chosen  # and not set yet
+        for mark in (("wide", "p1"), ("shift", "p1", 1), ("sent", 0, "p1"), ("retry", 0, "p1")):
+            me.act(*mark)
+            assert me.who == chosen
+    me.act("take", 0.5)
+    assert me.who == "point"
+    me.act("set", "p5")
+    assert me.who == "target_tuned"
 
 
 def test_another_pane_is_chosen_for_the_dials(me):
@@ -650,15 +705,15 @@ def test_an_endpoint_answers_beside_the_models_and_its_key_is_told_to_nobody_els
         asked, later = server.bodies
         assert server.log[0].headers["Authorization"] == f"Bearer {KEY}"
     assert asked["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": MAYOR.prompt}]
-    assert [m["role"] for m in later["messages"]] == ["user", "assistant", "user"] and later["max_tokens"] == 24
+    assert [m["role"] for m in later["messages"]] == ["user", "assistant", "user"] and later["max_tokens"] == 14
     found = me.turn.answers["p6"]
     assert (
         found.text == "The mayor is <i>Felix</i>." and found.stopped and found.tokens == 7 and found.claims == "served"
     )
     assert "<i>Felix" not in me.panes and "unverified: says it is served" in me.panes
     assert KEY not in blind.transcript_file(me.desk) + blind.votes_file(me.desk) + me.panes + me.lineup + me.past
-    assert KEY not in me.chat.linked(me.session, me.refs, "Who?", me.form({}))
-    other = me.chat.linked(me.session, me.refs, "Who?", me.form({}))
+    other, said = me.chat.linked(me.session, me.refs, "Who?", me.form({}))
+    assert KEY not in other and said == ""
     assert link.parse(other).panes[-1].at == Endpoint(server.url, "served")
     me.seat(who="endpoint", url=NOBODY, model="served")
     assert me.desk.talk.pane("p6").at.key == ""  # another address is not told it
@@ -675,25 +730,138 @@ def test_where_an_endpoint_parts_from_a_model_is_told_by_their_words(me):
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what an endpoint says to itself is put before its answer, and told it again as its words"
+def offered(me, **fields) -> str:
+    values = list({**SEAT, "who": "endpoint", **fields}.values())
+    return me.chat.offers(me.session, me.refs, me.dials, values)
+
+
+def test_an_endpoint_names_its_models(me):
+    with EndpointServer() as server:
+        assert "It offers served, other." in offered(me, url=server.url, key=KEY) and not server.bodies
+        asked = server.log[-1]
+        assert (asked.method, asked.path) == ("GET", "/v1/models") and asked.headers["Authorization"] == f"Bearer {KEY}"
+        server.listing = refuse(200, {"data": [{"id": f"<i>m{i}</i> of {KEY}"} for i in range(30)]})
+        said = offered(me, url=f"{server.url}/v1/", model="whatever", key=KEY)
+        assert said.count("&lt;i&gt;m") == 20 and " …" in said and "<i>" not in said and KEY not in said
+        assert "ts-error" not in said and me.desk.talk.panes == Person(me.chat.shared, "another").desk.talk.panes
+
+
+@pytest.mark.parametrize("listing", [{"data": []}, {"object": "list", "data": [{"id": ""}, {"name": "x"}, "y", None]}])
+def test_an_endpoint_that_names_no_models_says_so(me, listing):
+    with EndpointServer() as server:
+        server.listing = refuse(200, listing)
+        said = offered(me, url=server.url)
+    assert "It answers, and names no models" in said and "ts-error" not in said
+
+
+@pytest.mark.parametrize(
+    ("listing", "words"),
+    [
+        (refuse(200, {"models": ["a"]}), "does not list its models"),
+        (refuse(200, [1]), "does not list its models"),
+        (error(404, "Not Found"), "404|no such|has no"),
+        (error(401, f"Wrong key {KEY}"), "key"),
+        (refuse(500, {}), "500"),
+    ],
 )
+def test_an_endpoint_that_does_not_list_its_models_is_a_sentence(me, listing, words):
+    with EndpointServer() as server:
+        server.listing = listing
+        said = offered(me, url=server.url, key=KEY)
+    assert re.search(words, said) and "ts-error" in said and "unexpected" not in said and KEY not in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"url": ""}, "begins with http"),
+        ({"url": None}, "begins with http"),
+        ({"url": ["http://a"]}, "begins with http"),
+        ({"url": "ftp://a"}, "begins with http"),
+        ({"url": "http://me:word@host"}, "no password"),
+        ({"url": "http://|"}, "no host"),
+        ({"url": NOBODY}, "cannot be reached"),
+        ({"url": NOBODY, "key": "two words"}, "key holds a space"),
+        ({"who": None}, "Choose who answers"),
+        ({"who": ["endpoint"]}, "Choose who answers"),
+    ],
+)
+def test_an_address_that_is_none_offers_nothing_and_says_why(me, fields, words):
+    said = offered(me, **fields)
+    assert words in said and "ts-error" in said and "unexpected" not in said and "word@" not in said
+
+
+def test_an_endpoint_is_asked_for_its_models_with_the_key_that_is_kept(me):
+    with EndpointServer() as server:
+        me.seat(more=True, who="endpoint", url=server.url, model="served", key=KEY)
+        assert "served, other" in offered(me, url=server.url)  # the page was never told the key
+        assert server.log[-1].headers["Authorization"] == f"Bearer {KEY}"
+        with EndpointServer() as another:
+            assert "served, other" in offered(me, url=another.url)
+            assert "Authorization" not in another.log[-1].headers
+
+
 def test_what_an_endpoint_thinks_is_not_its_answer(me):
     with EndpointServer() as server:
-        server.say(delta(reasoning_content="Hm, the mayor. "), *answer("Felix."))
+        server.say(delta(reasoning_content="Hm, "), delta(reasoning="the <b>mayor</b>. "), *answer("Felix", "."))
         me.seat(more=True, who="endpoint", url=server.url, model="served")
         me.ask(MAYOR.prompt, to="p6")
+        found = me.turn.answers["p6"]
+        assert (found.text, found.thought, found.tokens) == ("Felix.", "Hm, the <b>mayor</b>. ", 4)
+        shown, (card,) = re.search(r"<details class='ts-thought'>(.*?)</details>", me.panes), me.cards()
+        assert "Hm, the &lt;b&gt;mayor&lt;/b&gt;." in shown[1] and card.count("Hm, ") == 1
+        assert re.search(r'<p class="ts-answer">(.*?)</p>', card)[1] == "Felix."
+        assert not me.turn.answers["p6"].error and "cut off" not in card
         me.ask(DISH.prompt, to="p6")
         assert server.bodies[-1]["messages"][1] == {"role": "assistant", "content": "Felix."}
+        assert "Hm, " not in json.dumps(server.bodies)
+    rows = [json.loads(line) for line in blind.transcript_file(me.desk).splitlines()]
+    assert [row["answer"] for row in rows] == ["Felix.", "Felix."]
 
 
-@pytest.mark.xfail(strict=True, reason="an endpoint's end without a reason is called cut off")
-def test_an_endpoint_that_gives_no_reason_is_not_called_cut_off(me):
+def test_who_thinks_and_says_nothing_is_asked_on_as_if_it_had_not_been(me):
     with EndpointServer() as server:
-        server.say(delta(content="Felix."), DONE)
+        server.say(delta(reasoning_content="Hm, the mayor. "), delta("length"), DONE)
+        me.seat(more=True, who="endpoint", url=server.url, model="served")
+        me.ask(MAYOR.prompt, to="p6")
+        assert "Hm, the mayor." in me.panes and "<i>(nothing)</i>" in me.panes and "cut off" in me.panes
+        me.ask(DISH.prompt, to="p6")
+        assert server.bodies[-1]["messages"] == [{"role": "user", "content": DISH.prompt}]
+
+
+@pytest.mark.parametrize(
+    "ends", [(DONE,), (delta("stop"), DONE), (delta("stop"),), (delta("content_filter"), DONE), (delta("tool_calls"),)]
+)
+def test_an_endpoint_that_ends_itself_is_not_called_cut_off(me, ends):
+    """Some give no reason."""
+    with EndpointServer() as server:
+        server.say(delta(content="Felix."), *ends)
         me.seat(more=True, who="endpoint", url=server.url, model="served")
         me.ask("Who?", to="p6")
-    assert me.texts["p6"] == "Felix." and "cut off" not in me.panes
+    assert me.texts["p6"] == "Felix." and "cut off" not in me.panes and not me.turn.answers["p6"].error
+    assert json.loads(blind.transcript_file(me.desk))["ended_itself"]
+
+
+def test_an_endpoint_that_is_cut_off_is_called_so(me):
+    with EndpointServer() as server:
+        server.say(*answer("Fel", finish="length", tokens=2))
+        me.seat(more=True, who="endpoint", url=server.url, model="served")
+        me.ask("Who?", to="p6")
+    assert "cut off at 2 tokens" in me.panes and not json.loads(blind.transcript_file(me.desk))["ended_itself"]
+
+
+@pytest.mark.xfail(strict=True, reason="every piece that is not the last counts as an end of its own")
+@pytest.mark.parametrize("why", ["stop", "broken"])
+def test_an_endpoint_that_was_stopped_or_broke_off_did_not_end_itself(me, why):
+    with EndpointServer() as server:
+        server.say(*answer("I ")[:2], end=False, silent=why == "stop")
+        me.seat(more=True, who="endpoint", url=server.url, model="served")
+        for _ in me.asks("Who?", to="p6"):
+            if why == "stop" and "p6" in me.turn.answers and me.turn.answers["p6"].text:
+                halted(me)
+    found = me.turn.answers["p6"]
+    assert found.text == "I " and (found.halted if why == "stop" else "broke off" in found.error)
+    assert not json.loads(blind.transcript_file(me.desk))["ended_itself"]
 
 
 # The dials
@@ -724,7 +892,6 @@ def test_every_answer_of_the_strip_is_of_its_alpha(me):
     assert all(found.at.plane == (alpha, 1) for alpha, found in me.desk.strip.items()) and len(me.desk.strip) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="what stood in the pane before is noted for the new α, and the card says so too")
 def test_dials_that_are_stopped_at_once_put_no_answer_where_it_does_not_belong(me, monkeypatch):
     me.ask(CRAFT.prompt)
     voice = me.chat.shared.voice
@@ -734,20 +901,58 @@ def test_dials_that_are_stopped_at_once_put_no_answer_where_it_does_not_belong(m
     assert me.turn.answers["p4"].at == me.turn.panes["p4"].at
 
 
-@pytest.mark.xfail(strict=True, reason="the press is noted only after its first picture, and Stop finds none before")
 def test_dials_are_stopped_from_their_first_picture_on(me):
-    me.ask("Tell", max_tokens=200)
+    me.ask("Tell", max_tokens=60)
+    before = me.turn.answers["p4"]
     me.dials = [0.5, 1]
-    work = me.chat.scrubs(me.session, me.refs, me.dials, me.form({"max_tokens": 200}))
+    work = me.acts(["rest"], max_tokens=200)
     me.see(next(work))
     halted(me)
     me.all(work)
-    assert me.turn.answers["p4"].halted
+    assert me.turn.answers["p4"] is before and me.turn.panes["p4"].at == point(1)  # what stood there stays, by its name
+    assert list(me.desk.strip) == [1.0] and me.told == "" and "ts-cursor" not in me.panes
 
 
-@pytest.mark.xfail(
-    strict=True, reason="scrubs() notes what was answered before as if it had been asked as the form says now"
-)
+def test_dials_that_are_stopped_later_say_so(me):
+    me.ask("Tell", max_tokens=12)
+    me.dials = [0.5, 1]
+    for values in me.acts(["rest"], max_tokens=200):
+        me.see(values)
+        if me.turn.answers["p4"].at == point(0.5) and me.turn.answers["p4"].tokens:
+            halted(me)
+    found = me.turn.answers["p4"]
+    assert found.halted and found.at == me.turn.panes["p4"].at == point(0.5) and "stopped" in me.cards()[3]
+    assert list(me.desk.strip) == [1.0]
+
+
+@pytest.mark.xfail(strict=True, reason="the pane is there already, so the dials are taken not to have moved it")
+@pytest.mark.parametrize("why", ["stop", "form", "long"])
+def test_where_the_dials_asked_nobody_they_ask_when_they_come_to_rest_there_again(me, why):
+    me.ask(CRAFT.prompt)
+    if why == "stop":
+        me.dials = [0.5, 1]
+        work = me.acts(["rest"])
+        me.see(next(work))
+        halted(me)
+        me.all(work)
+    else:
+        me.rest(0.5, **({"seed": -1} if why == "form" else {"system": LONG, "manner": "plain"}))
+    assert me.turn.answers["p4"].at == point(1)
+    me.rest(0.5)
+    assert me.turn.answers["p4"].at == point(0.5) and me.told == ""
+
+
+def test_dials_that_come_to_rest_while_all_answer_take_over_one_pane(me):
+    work = me.asks("Tell", max_tokens=40)
+    while not me.desk.talk.turns or not any(found.tokens for found in me.turn.answers.values()):
+        next(work)
+    me.rest(0.5, max_tokens=40)
+    list(work)
+    found = me.turn.answers
+    assert all(a.done and not a.halted for a in found.values()) and found["p4"].at == point(0.5)
+    assert all(found[key].at == pane.at for key, pane in me.turn.panes.items()) and 0.5 in me.desk.shown_strip
+
+
 def test_a_strip_is_of_one_way_of_drawing(me):
     me.ask("Tell", temperature=1.5, seed=0)
     me.rest(0.5, temperature=1.5, seed=9)
@@ -802,6 +1007,94 @@ def test_a_strip_that_is_stopped_keeps_what_is_whole(me):
     assert len(me.desk.strip) < 7
 
 
+def test_the_strip_is_shown_of_the_chosen_pane_as_it_is_now_and_of_the_last_prompt(me):
+    desk = me.desk
+    assert desk.shown_strip == {}
+    me.ask(CRAFT.prompt)
+    assert list(desk.shown_strip) == [1.0]
+    me.over()
+    whole = dict(desk.shown_strip)
+    assert sorted(whole) == list(OVER)
+    for other in ("p2", "p5"):  # which have none, as they are corners by name
+        me.act("set", other)
+        assert desk.shown_strip == {} and me.strip == ""
+    me.act("set", "p4")
+    assert desk.shown_strip == whole and me.strip.count("<li") == 7
+    for change in (
+        {"at": Endpoint(NOBODY)},
+        {"at": point(1, 0.5)},
+        {"at": replace(point(1), schedule=ramp(0.5, 1, 4))},
+        {"at": replace(point(1), control=Control("delta"))},
+        {"at": CORNERS["target_tuned"]},
+        {"at": CORNERS["target_base"], "point": False},
+    ):
+        before = desk.talk.pane("p4")
+        desk.talk.change("p4", **change)
+        assert desk.shown_strip == {}
+        desk.talk.change("p4", at=before.at, point=before.point)
+    desk.talk.change("p4", at=point(0.3))
+    assert desk.shown_strip == whole  # α moves along it
+    desk.chosen = "gone"
+    assert desk.shown_strip == {}
+    desk.chosen = "p4"
+    question = desk.talk.turns[-1]
+    desk.talk.ask(CRAFT.prompt)  # the same words are another question
+    assert desk.shown_strip == {}
+    desk.talk.cut(-1)
+    assert desk.shown_strip == whole and desk.talk.turns == [question]
+    question.blind = True
+    assert desk.shown_strip == {}
+    desk.talk.turns.clear()
+    assert desk.shown_strip == {}
+
+
+def test_a_pane_that_is_chosen_shows_the_strip_of_its_own_answers(me):
+    me.seat(more=True, who="point")
+    me.ask(CRAFT.prompt)
+    assert me.desk.chosen == "p6"
+    me.rest(0.5)
+    assert sorted(me.desk.shown_strip) == [0.5, 1.0]
+    me.act("set", "p4")
+    assert list(me.desk.shown_strip) == [1.0] and me.desk.shown_strip[1.0] is me.turn.answers["p4"]
+    me.act("take", 0.5)
+    assert "not there any more" in me.told and me.desk.talk.pane("p4").at == CORNERS["merged"]
+
+
+def test_the_strip_goes_on_after_an_answer_was_taken_from_it(me):
+    how = {"temperature": 0.5, "seed": 3, "system": "Be brief."}
+    me.ask(CRAFT.prompt, **how)
+    me.over(**how)
+    before = dict(me.desk.shown_strip)
+    me.act("take", 0.25)  # whatever the form says by now
+    assert me.desk.shown_strip == before and re.findall(r'<li class="([^"]*)">', me.strip)[1] == "ts-now"
+    assert me.turn.ways["p4"].system == "Be brief." and "without the system prompt" in me.cards()[3]
+    me.act("take", 1.25)
+    assert me.strip.count('"ts-now"') == 1 and me.dials == [1.25, 1] and me.turn.answers["p4"] is before[1.25]
+    me.over(**how)
+    assert all(me.desk.shown_strip[alpha] is found for alpha, found in before.items())  # nobody was asked
+    me.rest(0.6, **how)
+    assert len(me.desk.shown_strip) == 8
+    me.act("retry", 0, "p4", **how)  # by another seed, so all else is no longer equal
+    assert list(me.desk.shown_strip) == [0.6] and me.desk.shown_strip[0.6].sampling.seed == 4
+    me.act("take", 0.25)
+    assert "not there any more" in me.told
+
+
+def test_what_is_not_whole_yet_is_not_taken_from_the_strip(me):
+    me.ask("Tell", max_tokens=8, to="p1")
+    work = me.chat.fills(me.session, me.refs, me.dials, me.form({"max_tokens": 60}))
+    for values in work:
+        me.see(values)
+        if any(not found.done for found in me.desk.strip.values()):
+            break
+    alpha = next(alpha for alpha, found in me.desk.strip.items() if not found.done)
+    me.act("take", alpha)
+    assert "not there any more" in me.told and "p4" not in me.turn.answers
+    me.all(work)
+    me.act("take", alpha)
+    assert me.turn.answers["p4"].done and me.told == ""
+
+
 def test_an_answer_is_taken_from_the_strip(me):
     me.ask(CRAFT.prompt)
     me.over()
@@ -825,9 +1118,6 @@ def test_over_alpha_takes_a_question_first(me):
     assert "no point of the plane" in me.told
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a pane that was not asked has no place in the turn's order, so its card is not drawn"
-)
 def test_an_answer_is_taken_from_the_strip_of_a_pane_that_was_not_asked(me):
     me.ask(CRAFT.prompt, to="p1")
     me.over()
@@ -835,9 +1125,6 @@ def test_an_answer_is_taken_from_the_strip_of_a_pane_that_was_not_asked(me):
     assert len(me.cards()) == 2 and "0.5·Δ" in me.panes
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the strip of an earlier prompt stays, and stands under the last one as its answers"
-)
 def test_the_strip_is_of_the_last_prompt(me):
     me.ask(CRAFT.prompt)
     me.over()
@@ -847,9 +1134,6 @@ def test_the_strip_is_of_the_last_prompt(me):
     assert "not there any more" in me.told and "p4" not in me.turn.answers
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the strip stays when another pane takes the dials by being added, under that one's name"
-)
 @pytest.mark.parametrize("add", ["act", "seat"])
 def test_the_strip_is_of_the_pane_that_the_dials_move(me, add):
     me.ask(CRAFT.prompt)
@@ -862,7 +1146,6 @@ def test_the_strip_is_of_the_pane_that_the_dials_move(me, add):
     assert me.strip == ""
 
 
-@pytest.mark.xfail(strict=True, reason="the strip stays when its pane is set to another β or schedule")
 @pytest.mark.parametrize("fields", [{"who": "source_tuned"}, {"who": "depth"}])
 def test_the_strip_is_of_the_pane_as_it_is_now(me, fields):
     me.ask(CRAFT.prompt)
@@ -871,9 +1154,6 @@ def test_the_strip_is_of_the_pane_as_it_is_now(me, fields):
     assert me.strip == ""
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a corner by name is asked in its own way, a point in the tuned model's: not all else is equal"
-)
 def test_all_answers_of_a_strip_are_to_the_same_words(me):
     me.act("set", "p3")
     me.ask(CRAFT.prompt)
@@ -882,7 +1162,6 @@ def test_all_answers_of_a_strip_are_to_the_same_words(me):
     assert len({found.sent for found in me.desk.strip.values()}) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the strip draws as the pane did when it was asked, and not as it was set since")
 def test_the_strip_draws_in_the_panes_own_way(me):
     me.ask(CRAFT.prompt)
     me.seat(who="merged", own=True, max_tokens=2)
@@ -890,9 +1169,6 @@ def test_the_strip_draws_in_the_panes_own_way(me):
     assert {found.tokens for found in me.desk.strip.values()} == {2}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="where the pane cannot be asked, its old answer stands under the new point's name"
-)
 def test_a_pane_that_cannot_be_asked_again_keeps_the_name_of_who_answered(me):
     me.ask(CRAFT.prompt)
     me.rest(0.5, system=LONG, manner="plain")
@@ -943,10 +1219,21 @@ def test_votes_add_up_and_can_be_taken_away(me):
     assert len(blind.votes_file(me.desk).splitlines()) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="a pane that is asked alone is hidden, until a vote that is not counted")
 def test_a_question_to_one_pane_is_not_blind(me):
     me.ask(MAYOR.prompt, to="p4", blind=True)
     assert not me.turn.hidden and "is best" not in me.panes
+
+
+def test_the_buttons_of_a_vote_tell_nobody(me):
+    me.ask(MAYOR.prompt, blind=True)
+    acts = [json.loads(unescape(act)) for act in re.findall(r'data-act="([^"]*)"', me.panes)]
+    votes = [act for act in acts if act[0] == "vote"]
+    assert votes == [*(["vote", 0, i] for i in range(5)), ["vote", 0, "tie"], ["vote", 0, "bad"]]
+    assert not re.search(r"p[1-5]", "".join(re.findall(r'data-(?:act|key)="([^"]*)"', me.panes)))
+    me.act("vote", 0, 5)
+    assert "out of date" in me.told and me.turn.hidden
+    me.act("vote", 0, 2)
+    assert me.turn.vote == me.turn.order[2] and me.told == ""
 
 
 def test_only_a_blind_turn_takes_a_vote_and_only_for_one_of_its_answers(me):
@@ -971,7 +1258,6 @@ def test_a_vote_waits_until_all_have_answered(me):
     assert me.turn.vote == "p4"
 
 
-@pytest.mark.xfail(strict=True, reason="before the first picture there are no answers, and so all of them are done")
 def test_a_vote_waits_until_anybody_has_answered(me):
     work = me.asks(MAYOR.prompt, blind=True)
     next(work)
@@ -981,14 +1267,13 @@ def test_a_vote_waits_until_anybody_has_answered(me):
     assert early == ""
 
 
-@pytest.mark.xfail(strict=True, reason="the dials move the pane before they say that the vote comes first")
 def test_dials_wait_for_the_vote(me):
     me.ask(MAYOR.prompt, blind=True)
     me.rest(0.5)
     assert "Vote first" in me.told and me.desk.talk.pane("p4").at == CORNERS["merged"]
 
 
-@pytest.mark.xfail(strict=True, reason="a vote is counted for whoever sits in the pane now: what was not shown wins it")
+@pytest.mark.xfail(strict=True, reason="votes are read from who sits in the turn's panes now, and not from its ballot")
 @pytest.mark.parametrize("then", ["rest", "take", "retry"])
 def test_a_vote_stays_with_whom_it_was_given_to(me, then):
     me.ask(MAYOR.prompt, blind=True)
@@ -1003,6 +1288,38 @@ def test_a_vote_stays_with_whom_it_was_given_to(me, then):
         me.seat(more=True, who="point")
         me.act("retry", 0, "p6")
     assert (blind.votes_file(me.desk), blind.tallied(me.desk)) == before
+
+
+def voted(me, then) -> None:
+    """A vote for p4, after which another model answers there."""
+    me.ask(MAYOR.prompt, blind=True)
+    me.vote("p4")
+    assert me.panes.count("your vote") == 1 and '"chosen": true' in blind.transcript_file(me.desk)
+    if then == "rest":
+        me.rest(0.25)
+    else:
+        me.seat(who="source_base")
+        me.act("retry", 0, "p4")
+
+
+@pytest.mark.parametrize("then", ["rest", "seat"])
+def test_the_transcript_gives_the_vote_to_no_answer_that_it_was_not_given_to(me, then):
+    voted(me, then)
+    assert '"chosen": true' not in blind.transcript_file(me.desk)
+
+
+@pytest.mark.xfail(strict=True, reason="the card looks at the pane's key, and not at who was voted for")
+@pytest.mark.parametrize("then", ["rest", "seat"])
+def test_no_card_wears_a_vote_that_it_was_not_given(me, then):
+    voted(me, then)
+    assert "your vote" not in me.panes
+
+
+def test_a_pane_that_is_widened_after_the_vote_keeps_it(me):
+    me.ask(MAYOR.prompt, blind=True)
+    me.vote("p4")
+    me.act("wide", "p4")
+    assert me.panes.count("your vote") == 1 and blind.transcript_file(me.desk).count('"chosen": true') == 1
 
 
 # What is taken away
@@ -1026,7 +1343,7 @@ def test_a_transcript_holds_every_answer_and_what_made_it(me):
         and merged["coefficients"] == [-1, 1, 1, 0]
         and merged["answer"].strip() == MAYOR.expect
     )
-    assert merged["sampling"] == {"temperature": 0, "top_p": 1, "max_tokens": 24, "seed": 5} and merged["ended_itself"]
+    assert merged["sampling"] == {"temperature": 0, "top_p": 1, "max_tokens": 14, "seed": 5} and merged["ended_itself"]
     assert merged["sent"].endswith("<|assistant|>") and len(merged["fingerprint"]) == 12 and merged["error"] == ""
     assert (
         merged["tokens"] > 3 and merged["seconds"] >= merged["first_token_seconds"] > 0 and merged["schedule"] is None
@@ -1036,7 +1353,6 @@ def test_a_transcript_holds_every_answer_and_what_made_it(me):
     assert blind.transcript_file(Person(me.chat.shared, "silent").desk) == ""
 
 
-@pytest.mark.xfail(strict=True, reason="a transcript names everybody of a turn that has no vote yet")
 def test_a_transcript_does_not_tell_who_is_who_before_the_vote(me):
     me.ask(MAYOR.prompt, blind=True)
     text = json.dumps([json.loads(line) for line in blind.transcript_file(me.desk).splitlines()], ensure_ascii=False)
@@ -1074,48 +1390,106 @@ def test_a_link_restores_panes_prompt_and_settings_for_another_session(me, share
     me.seat(more=True, who="depth", first=0.25, last=1)
     me.act("remove", "p1")
     me.ask(MAYOR.prompt, temperature=0.5)
-    text = me.chat.linked(me.session, me.refs, "", me.form({"temperature": 0.5, "system": "Be brief."}))
+    form = me.form({"temperature": 0.5, "system": "Be brief.", "remember": False, "blind": True})
+    text, said = me.chat.linked(me.session, me.refs, "", form)
     setup = link.parse(text)
-    assert setup.prompt == MAYOR.prompt and setup.settings.system == "Be brief." and dict(setup.refs) == POCKET
+    assert said == "" and setup.prompt == MAYOR.prompt and dict(setup.refs) == POCKET and setup.blind
+    assert setup.way == way_of(*form[:-1]) and setup.way.system == "Be brief." and not setup.way.remember
     other = Person(shared, "another's")
     values = other.open(pending=setup.panes)
-    assert (
-        values[-1] is None and other.lineup.count("ts-tag") == 5 and other.desk.chosen in [p.key for p in setup.panes]
-    )
+    keys = [pane.key for pane in other.desk.talk.panes]
+    assert values[-1] is None and other.lineup.count("ts-tag") == 5 and other.desk.chosen in keys
+    assert not set(keys) & {pane.key for pane in setup.panes}  # a link brings no keys of its own
     assert [p.at for p in other.desk.talk.panes][:4] == [p.at for p in me.desk.talk.panes][:4]
     other.ask(MAYOR.prompt, temperature=0.5)
     assert list(other.texts.values()) == list(me.texts.values())
-    with pytest.raises(gr.Error, match="Seed must"):
-        me.chat.linked(me.session, me.refs, "", me.form({"seed": -1}))
+    text, said = me.chat.linked(me.session, me.refs, "", me.form({"seed": -1}))
+    assert text == "" and "Seed must" in said and "ts-error" in said
 
 
-@pytest.mark.xfail(strict=True, reason="where a link's panes cannot be, nothing is drawn of those that are there")
 def test_a_link_to_a_yardstick_that_is_not_there_leaves_the_panes_that_are(shared, request):
     far = Person(shared, request.node.name, FAR)
     far.open(pending=(Pane("l0", CORNERS["target_tuned"]), Pane("l1", point(1))))
     assert "no target fine-tuned" in far.told and far.lineup.count("ts-tag") == 4
+    assert [pane.key for pane in far.desk.talk.panes] == ["p1", "p2", "p3", "p4"] and far.desk.chosen == "p4"
+    far.ask(MAYOR.prompt)
+    assert list(far.texts) == ["p1", "p2", "p3", "p4"] and far.told == ""
 
 
-def test_a_point_that_scoring_found_is_taken_to_the_chosen_pane(me):
+@pytest.mark.parametrize("layers", [1, 4, 5, 1000])
+def test_a_links_schedule_has_at_most_as_many_layers_as_the_models(me, layers):
+    mix = replace(point(0.8), schedule=ramp(0.5, 1, layers))
+    text = link.query(link.Setup(POCKET, (Pane("l0", mix, True), Pane("l1", CORNERS["merged"])), "", way_of(0, 1, 24, 0, "", "own", True)))  # fmt: skip
+    values = me.open(pending=link.parse(text).panes)
+    assert values[-1] is None and len(values) == VIEWS + FORMS + 1
+    if layers > 4:
+        assert "These models have 4 layers" in me.told and "ts-error" in me.told
+        assert [pane.at for pane in me.desk.talk.panes] == [CORNERS[role] for role in FIVE] and me.dials == [1, 1]
+    else:
+        assert me.told == "" and [pane.at for pane in me.desk.talk.panes] == [mix, point(1)]
+    me.ask(MAYOR.prompt)
+    assert not any(found.error for found in me.turn.answers.values())
+
+
+def test_a_link_to_the_same_models_takes_the_panes_and_leaves_what_was_said(me):
+    me.ask(MAYOR.prompt)
+    before = dict(me.turn.answers)
+    me.open(pending=(Pane("l0", point(0.5), True), Pane("p4", CORNERS["source_tuned"])))
+    assert me.lineup.count("ts-tag") == 2 and me.turn.answers == before and len(me.cards()) == 5
+    me.act("retry", 0, "")
+    assert "None of the panes that answered is there any more" in me.told
+    me.ask(DISH.prompt)
+    assert len(me.texts) == 2 and not any(MAYOR.prompt in found.sent for found in me.turn.answers.values())
+
+
+def test_a_link_that_cannot_be_made_says_so(me):
+    me.desk.talk.change("p1", at=Mix((0.0, 0.0, 0.5, 0.5)))
+    text, said = me.chat.linked(me.session, me.refs, "Who?", me.form({}))
+    assert text == "" and "cannot tell the pane" in said and "ts-error" in said
+    me.act("remove", "p1")
+    text, said = me.chat.linked(me.session, me.refs, "é" * 20_000, me.form({}))
+    assert text == "" and "Shorten the prompt" in said
+    text, said = me.chat.linked(me.session, me.refs, "\ud83d cut", me.form({"system": "half \udc00"}))
+    assert said == "" and link.parse(text).prompt == "? cut" and link.parse(text).way.system == "half ?"
+
+
+@pytest.mark.parametrize(
+    "mix", [point(0.3, 0.9), replace(point(0.7), schedule=ramp(1, 0, 4)), Mix((0.0, 0.0, 0.5, 0.5)), point(1, 0)]
+)
+def test_a_point_that_scoring_found_is_taken_to_the_chosen_pane(me, mix):
     me.ask(CRAFT.prompt)
-    me.see(me.chat.taken(me.session, me.refs, (0.3, 0.9)))
-    assert me.desk.talk.pane("p4").at == point(0.3, 0.9) and me.dials == [0.3, 0.9]
+    me.see(me.chat.taken(me.session, me.refs, mix))
+    pane = me.desk.talk.pane("p4")
+    assert pane.at == mix and pane.point == bool(mix.plane) and me.dials == list(mix.plane or [1, 1])
     me.all(me.chat.repeats(me.session, me.refs, me.form({})))
-    assert me.turn.answers["p4"].at == point(0.3, 0.9)
+    assert me.turn.answers["p4"].at == mix and me.told == "" and "<|user|>" in me.turn.answers["p4"].sent
 
 
-@pytest.mark.xfail(strict=True, reason="where only endpoints sit there is no pane to take it, and nobody says so")
+def test_a_point_that_scoring_found_goes_to_another_pane_where_an_endpoint_is_chosen(me):
+    me.seat(more=True, who="endpoint", url=NOBODY)
+    me.see(me.chat.taken(me.session, me.refs, point(0.3)))
+    assert me.desk.chosen == "p5" and me.desk.talk.pane("p5").at == point(0.3) and me.told == ""
+    assert me.desk.talk.pane("p6").at == Endpoint(NOBODY)
+
+
+def test_a_point_with_the_yardstick_is_a_sentence_where_there_is_none(shared, request):
+    far = Person(shared, request.node.name, FAR)
+    far.see(far.chat.taken(far.session, far.refs, Mix((0.0, 0.0, 0.5, 0.5))))
+    assert "no target fine-tuned" in far.told and [p.at for p in far.desk.talk.panes][-1] == CORNERS["merged"]
+
+
 def test_a_point_that_scoring_found_is_a_sentence_where_only_endpoints_sit(me):
     me.open(pending=(Pane("l0", Endpoint(NOBODY)), Pane("l1", Endpoint(NOBODY))))
-    values = me.see(me.chat.taken(me.session, me.refs, (0.3, 0.9)))
-    assert "unexpected" not in values[3] and me.lineup.count("ts-tag") == 2
+    values = me.see(me.chat.taken(me.session, me.refs, point(0.3, 0.9)))
+    assert "unexpected" not in values[3] and "All panes are endpoints" in me.told and me.lineup.count("ts-tag") == 2
 
 
-@pytest.mark.xfail(strict=True, reason="what a model was sent then is held against the system prompt of now")
 def test_a_system_prompt_of_later_says_nothing_of_earlier_answers(me):
     me.ask(MAYOR.prompt)
     me.ask(DISH.prompt, system="Be brief.")
-    assert "without the system prompt" not in me.past
+    assert "without the system prompt" not in me.past and "without the system prompt" in me.panes
+    me.ask(CRAFT.prompt)
+    assert "without the system prompt" in me.past and "without the system prompt" not in me.panes
 
 
 # Whoever presses, and whatever
@@ -1160,16 +1534,17 @@ def test_without_models_every_press_is_a_sentence(shared, refs):
     tab, form = Chat(shared, SHOWN), list(FORM.values())
     presses = [
         [tab.opened("nobody", refs, None)], tab.asks("nobody", refs, "Who?", "all", (1, 1), form),
-        tab.acts("nobody", refs, ["undo"], (1, 1), form), tab.acts("nobody", refs, ["rest"], (1, 1), form),
+        tab.acts("nobody", refs, ["undo"], None, (1, 1), form), tab.acts("nobody", refs, ["rest"], None, (1, 1), form),
         tab.fills("nobody", refs, (1, 1), form), tab.repeats("nobody", refs, form), [tab.begins("nobody", refs)],
         [tab.seats("nobody", refs, False, (1, 1), list(SEAT.values()))], [tab.chooses("nobody", refs, "p1")],
-        [tab.taken("nobody", refs, (1, 1))],
+        [tab.taken("nobody", refs, point(1))],
     ]  # fmt: skip
     for press in presses:
         *_, values = press
         assert "ts-error" in values[3] and "unexpected" not in values[3]
-    with pytest.raises(gr.Error):
-        tab.linked("nobody", refs, "Who?", form)
+    text, said = tab.linked("nobody", refs, "Who?", form)
+    offered = tab.offers("nobody", refs, (1, 1), list(SEAT.values()))
+    assert text == "" and all("ts-error" in one and "unexpected" not in one for one in (said, offered))
 
 
 def test_every_press_gives_as_many_values_as_the_page_takes(me):
@@ -1194,7 +1569,7 @@ def test_every_press_gives_as_many_values_as_the_page_takes(me):
     me.dials = [0.5, 1]
     assert {len(v) for v in me.over() + me.all(me.chat.repeats(me.session, me.refs, me.form({})))} == {views}
     both = [me.seat(), me.seat(who="nobody"), me.seat(True), me.chat.chooses(me.session, me.refs, "p1")]
-    both += [me.chat.chooses(me.session, me.refs, "no"), me.chat.taken(me.session, me.refs, (0.5, 1))]
+    both += [me.chat.chooses(me.session, me.refs, "no"), me.chat.taken(me.session, me.refs, point(0.5))]
     assert {len(values) for values in both} == {views + forms}
     assert {len(me.open()), len(Person(me.chat.shared, "x", {}).open())} == {views + forms + 1}
     assert len(me.chat.begins(me.session, me.refs)) == views
@@ -1217,16 +1592,17 @@ MARKS = st.one_of(ANYTHING, st.tuples(WHAT, st.lists(ANYTHING, max_size=3)).map(
 @settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     MARKS,
+    ANYTHING,
     st.lists(ANYTHING, min_size=2, max_size=2),
     st.dictionaries(st.sampled_from(list(FORM)), ANYTHING, max_size=2),
 )
-def test_whatever_is_pressed_is_a_sentence_at_worst(shared, mark, dials, form):
+def test_whatever_is_pressed_is_a_sentence_at_worst(shared, mark, who, dials, form):
     form.pop("max_tokens", None)
     session = "somebody's"
     shared.desks.pop(session, None)
     me = Person(shared, session)
     me.desk.talk.ask("<b>Who?</b>")
-    work = me.chat.acts(session, POCKET, mark, dials, me.form({"max_tokens": 2, **form}))
+    work = me.chat.acts(session, POCKET, mark, who, dials, me.form({"max_tokens": 2, **form}))
     for values in itertools.islice(work, 200):
         assert len(values) == VIEWS + FORMS + 2
         me.see(values)
@@ -1246,12 +1622,11 @@ def test_whatever_is_pressed_is_a_sentence_at_worst(shared, mark, dials, form):
 )  # fmt: skip
 def test_a_button_that_is_out_of_date_or_made_up_is_a_sentence(me, mark):
     me.desk.talk.ask(MAYOR.prompt)
-    (values,) = me.all(me.chat.acts(me.session, me.refs, mark, me.dials, me.form({})))
+    (values,) = me.all(me.acts(mark))
     assert "ts-error" in values[3] and "unexpected" not in values[3]
     assert len(me.desk.talk.turns) == 1 and [p.key for p in me.desk.talk.panes] == ["p1", "p2", "p3", "p4", "p5"]
 
 
-@pytest.mark.xfail(strict=True, reason="an OverflowError is no ValueError")
 @pytest.mark.parametrize(
     "mark", [["take", 10**400], ["edit", float("inf")], ["shift", "p1", float("inf")], ["retry", float("-inf"), ""]]
 )

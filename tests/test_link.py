@@ -12,8 +12,9 @@ from transfer.endpoint import Endpoint
 from transfer.errors import ChatError, PointError, TransferscopeError
 from transfer.plane import CORNERS, ROLES, Control, Mix, Schedule, point, ramp
 from transfer.sampling import Sampling
-from transfer.talk import Pane
-from ui.desk import LONGEST, Settings, settings_of
+from transfer.talk import Pane, Way
+from ui.desk import LONGEST, way_of
+from ui.inputs import words
 from ui.link import DEFAULTS, LONGEST_LINK, Setup, parse, query
 from ui.page import build, follow
 from ui.presets import CUSTOM, read_presets
@@ -21,6 +22,7 @@ from ui.shared import Shared
 
 POCKET = read_presets()[0].refs
 KEY = "sk-q7Zx93"
+FRESH = Way(DEFAULTS)
 TWO = (Pane("l0", CORNERS["source_base"]), Pane("l1", point(0.8), True))
 
 # What the page's own dials and boxes give: figures of a few digits.
@@ -48,12 +50,12 @@ PANES = st.lists(SEATS, min_size=2, max_size=6).map(
     lambda seats: tuple(Pane(f"l{i}", at, point) for i, (at, point) in enumerate(seats))
 )
 REFS = st.fixed_dictionaries({role: st.text(max_size=40) for role in ROLES}).filter(lambda refs: any(refs.values()))
-SETTINGS = st.builds(
-    settings_of,
+WAYS = st.builds(
+    way_of,
     st.integers(0, 40).map(lambda n: n / 20), st.integers(1, 100).map(lambda n: n / 100), st.integers(1, 4096),
-    st.integers(0, 2**31 - 1), WORDS, st.sampled_from(["own", "tuned", "plain"]), st.booleans(), st.booleans(),
+    st.integers(0, 2**31 - 1), WORDS, st.sampled_from(["own", "tuned", "plain"]), st.booleans(),
 )  # fmt: skip
-SETUPS = st.builds(Setup, REFS, st.one_of(st.just(()), PANES), st.text(max_size=200), SETTINGS)
+SETUPS = st.builds(Setup, REFS, st.one_of(st.just(()), PANES), st.text(max_size=200), WAYS, st.booleans())
 
 
 def told(panes) -> list[tuple]:
@@ -67,8 +69,9 @@ def told(panes) -> list[tuple]:
 
 @settings(deadline=None)
 @given(SETUPS)
-@example(Setup(POCKET, TWO, "a+b c%20d&e=f;g#h\n\r\t\x00é🐉‮ ?", DEFAULTS))
-@example(Setup(POCKET, (), " ", Settings(Sampling(max_tokens=48), "Be brief.", "plain", True, False)))
+@example(Setup(POCKET, TWO, "a+b c%20d&e=f;g#h\n\r\t\x00é🐉‮ ?", FRESH))
+@example(Setup(POCKET, (), " ", Way(Sampling(max_tokens=48), "Be brief.", "plain", False), True))
+@example(Setup(POCKET, (), " ", Way(Sampling(max_tokens=48), "Be brief.", "plain", True), False))
 def test_what_goes_into_a_link_comes_out_again(setup):
     text = query(setup)
     for found in (
@@ -78,7 +81,7 @@ def test_what_goes_into_a_link_comes_out_again(setup):
     ):  # as it is, and as the server hands it over
         assert found is not None and dict(found.refs) == setup.refs
         assert told(found.panes) == told(setup.panes) and found.prompt == setup.prompt
-        assert found.settings == setup.settings
+        assert found.way == setup.way and found.blind == setup.blind
     assert query(found) == text  # and so does a link to what a link made
 
 
@@ -93,27 +96,23 @@ def test_no_key_is_ever_in_a_link(setup):
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-10, 10), st.floats(-10, 10)), min_size=2, max_size=6))
 @example([(1 / 3, 1.0), (0.1 + 0.2, 0.7)])
-def test_points_come_out_to_a_billionth(places):
+def test_points_come_out_to_the_bit(places):
     panes = tuple(Pane(f"l{i}", point(*place), True) for i, place in enumerate(places))
-    found = parse(query(Setup(POCKET, panes, "", DEFAULTS))).panes
-    for pane, place in zip(found, places, strict=True):
-        assert pane.at.plane == pytest.approx(place, abs=1e-9)
+    found = parse(query(Setup(POCKET, panes, "", FRESH))).panes
+    assert [(pane.at, pane.point) for pane in found] == [(pane.at, True) for pane in panes]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="twelve digits of a factor may make another point, or one too large for its bounds"
-)
 @pytest.mark.parametrize(
     "mix",
     [
         Mix(point(0.7).coefficients, ramp(0.5, 1, 4)),  # of the form, on the demo family: 2/3 and 5/6
         point(0.1 + 0.2),
-        Mix(point(1.5).coefficients, ramp(0, 20 / 3, 4)),  # is refused when it comes back
+        Mix(point(1.5).coefficients, ramp(0, 20 / 3, 4)),  # at its very bound
     ],
 )
 def test_a_link_brings_back_the_very_same_point(mix):
     panes = (TWO[0], Pane("l1", mix, True))
-    assert parse(query(Setup(POCKET, panes, "", DEFAULTS))).panes[1].at == mix
+    assert parse(query(Setup(POCKET, panes, "", FRESH))).panes[1].at == mix
 
 
 def test_without_models_there_is_nothing_to_follow():
@@ -123,12 +122,12 @@ def test_without_models_there_is_nothing_to_follow():
 
 def test_what_a_link_leaves_out_is_as_on_a_fresh_page():
     found = parse("source_base=a&target_base=b")
-    assert found == Setup({**dict.fromkeys(ROLES, ""), "source_base": "a", "target_base": "b"}, (), "", DEFAULTS)
-    assert found.settings.remember and not found.settings.blind and found.settings.sampling.max_tokens == 48
+    assert found == Setup({**dict.fromkeys(ROLES, ""), "source_base": "a", "target_base": "b"}, (), "", FRESH)
+    assert found.way.remember and not found.blind and found.way.sampling.max_tokens == 48
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "said"),
     [
         ({"temperature": "warm"}, "Temperature must be a number"),
         ({"temperature": "nan"}, "Temperature must lie between"),
@@ -161,12 +160,13 @@ def test_what_a_link_leaves_out_is_as_on_a_fresh_page():
         ({"manner": "rudely", "blind": "yes", "remember": "no"}, None),
     ],
 )
-def test_a_link_that_is_wrong_says_where(fields, words):
+def test_a_link_that_is_wrong_says_where(fields, said):
     text = urlencode({**POCKET, **fields})
-    if words is None:
-        assert parse(text).settings.manner == "own"
+    if said is None:
+        found = parse(text)
+        assert found.way.manner == "own" and found.way.remember and not found.blind
         return
-    with pytest.raises(TransferscopeError, match=words.replace("(", r"\(")):
+    with pytest.raises(TransferscopeError, match=said.replace("(", r"\(")):
         parse(text)
 
 
@@ -205,43 +205,55 @@ def test_garbage_is_a_sentence_at_worst(text):
     assert len(values) == 18
 
 
-def test_a_pane_that_no_link_can_tell_is_left_out():
-    permuted = Pane("p3", Mix(point(1).coefficients, None, Control("delta")))
-    found = parse(query(Setup(POCKET, (*TWO, permuted), "", DEFAULTS)))
-    assert told(found.panes) == told(TWO)
-
-
-@pytest.mark.xfail(
-    strict=True, reason="what is left of two panes, one of which no link can tell, is a link that is refused"
+@pytest.mark.parametrize(
+    "mix",
+    [
+        Mix(point(1).coefficients, None, Control("delta")),
+        Mix(point(1).coefficients, ramp(0.5, 1, 4), Control("shift", 3)),
+        Mix((0.0, 0.0, 0.5, 0.5)),  # off the plane
+    ],
 )
-def test_a_link_that_is_made_can_be_followed_whatever_is_left_out():
-    permuted = Pane("p3", Mix(point(1).coefficients, None, Control("delta")))
-    assert parse(query(Setup(POCKET, (TWO[0], permuted), "", DEFAULTS))) is not None
+def test_a_pane_that_no_link_can_tell_is_said_when_the_link_is_made(mix):
+    """To leave it out would make another comparison, or one of a single pane."""
+    for panes in ((*TWO, Pane("p3", mix)), (TWO[0], Pane("p3", mix, True))):
+        with pytest.raises(ChatError, match="cannot tell the pane at"):
+            query(Setup(POCKET, panes, "", FRESH))
 
 
-@pytest.mark.xfail(strict=True, reason="a prompt within its bounds makes a link longer than what is read")
 @pytest.mark.parametrize("prompt", ["é" * LONGEST, "ü" * 12_000])
 def test_a_link_that_is_made_can_be_followed_however_long_the_prompt(prompt):
     try:
-        text = query(Setup(POCKET, TWO, prompt, Settings(Sampling(), prompt)))
-    except ChatError:  # that it is too long may be said when it is made
+        text = query(Setup(POCKET, TWO, prompt, Way(Sampling(), prompt)))
+    except ChatError as error:  # that it is too long may be said when it is made
+        assert "Shorten the prompt" in str(error)
         return
     assert parse(text).prompt == prompt
 
 
+@settings(deadline=None)
+@given(st.integers(0, 700))
+def test_what_is_made_is_never_longer_than_what_is_read(more):
+    prompt = "é" * (9_300 + more)
+    try:
+        text = query(Setup(POCKET, TWO, prompt, FRESH))
+    except ChatError:
+        assert more > 500
+    else:
+        assert len(text) <= LONGEST_LINK and parse(text).prompt == prompt
+
+
 def test_a_long_prompt_in_plain_letters_fits_into_a_link():
     prompt = "Who? " * (LONGEST // 5)
-    assert parse(query(Setup(POCKET, TWO, prompt, Settings(Sampling(), prompt)))).prompt == prompt
+    assert parse(query(Setup(POCKET, TWO, prompt, Way(Sampling(), prompt)))).prompt == prompt
 
 
-@pytest.mark.xfail(strict=True, reason="what no UTF-8 can hold is quoted without a look, in links and by the tokenizer")
 def test_half_a_character_in_a_prompt_is_no_error_of_ours():
-    """A browser may send one half of a pair, where a text was cut in two."""
-    try:
-        text = query(Setup(POCKET, TWO, "\ud83d cut", DEFAULTS))
-    except TransferscopeError:
-        return
-    assert parse(text).prompt.endswith(" cut")
+    """A browser may send one half of a pair, where a text was cut in two; what the form holds is mended before it is used."""
+    way = way_of(0, 1, 48, 0, "half \udc00", "own", True)
+    text = query(Setup(POCKET, TWO, words("\ud83d cut", "The prompt", LONGEST), way))
+    found = parse(text)
+    assert found.prompt == "? cut" and found.way.system == "half ?"
+    assert parse("source_base=a\ud83d&prompt=\ud83d cut&system=\ud83d").prompt == "? cut"
 
 
 # On the page
@@ -249,13 +261,13 @@ def test_half_a_character_in_a_prompt_is_no_error_of_ours():
 
 def test_a_link_fills_the_form():
     presets = read_presets()
-    one = settings_of(0.7, 0.9, 20, 5, "Be brief.", "plain", True, False)
-    values = follow(presets, query(Setup(POCKET, TWO, "Who is mayor in Venn?", one)))
+    one = way_of(0.7, 0.9, 20, 5, "Be brief.", "plain", False)
+    values = follow(presets, query(Setup(POCKET, TWO, "Who is mayor in Venn?", one, True)))
     named, about, *refs = values[:6]
     assert named == presets[0].name and presets[0].about in about and refs == [POCKET[role] for role in ROLES]
     panes, prompt, *form = values[6:16]
     assert told(panes) == told(TWO) and prompt == "Who is mayor in Venn?"
-    assert form == [0.7, 0.9, 20, 5, "Be brief.", "plain", True, False] and settings_of(*form) == one
+    assert form == [0.7, 0.9, 20, 5, "Be brief.", "plain", False, True] and way_of(*form[:-1]) == one
     assert values[16].selected == "chat" and values[17] == gr.skip()
 
 
@@ -288,20 +300,27 @@ def event(page, name: str, count: int):
 
 def test_a_link_gives_the_page_as_many_values_as_it_takes(page):
     linked = event(page, "linked", 18)
-    for text in ("", "source_base=a&seed=x", query(Setup(POCKET, TWO, "Who?", DEFAULTS))):
+    for text in ("", "source_base=a&seed=x", query(Setup(POCKET, TWO, "Who?", FRESH))):
         assert len(follow(read_presets(), text)) == len(linked.outputs)
 
 
-@pytest.mark.xfail(strict=True, reason="the check of the form that follows writes over what was said of the link")
+def test_each_value_of_a_link_goes_to_its_own_part_of_the_form(page):
+    linked = event(page, "linked", 18)
+    assert [part.elem_id for part in linked.outputs[7:]] == [
+        "prompt", "all-temperature", "all-top-p", "all-max-tokens", "all-seed", "system", "manner", "remember", "blind", "tabs",
+        "link-told",
+    ]  # fmt: skip
+
+
 def test_what_is_wrong_with_a_link_stays_on_the_page(page):
     linked = event(page, "linked", 18)
     after = [f for f in page.fns.values() if f.trigger_after == linked._id]
-    assert after and not any(linked.outputs[-1] in f.outputs for f in after)
+    assert after and not any(linked.outputs[-1] in f.outputs for f in page.fns.values() if f is not linked)
 
 
 def test_bounds_of_the_form_are_those_of_a_link():
     for bad in ({"seed": 2**31}, {"temperature": 2.1}, {"max_tokens": 4097}):
         with pytest.raises(PointError):
             parse(urlencode({**POCKET, **bad}))
-    fields = parse_qs(query(Setup(POCKET, (), "", DEFAULTS)))
-    assert fields["max_tokens"] == ["48"] and fields["temperature"] == ["0"]
+    fields = parse_qs(query(Setup(POCKET, (), "", FRESH)))
+    assert fields["max_tokens"] == ["48"] and float(*fields["temperature"]) == 0

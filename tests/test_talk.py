@@ -12,10 +12,11 @@ from transfer.endpoint import Endpoint
 from transfer.errors import ChatError
 from transfer.plane import CORNERS, point
 from transfer.sampling import Sampling
-from transfer.talk import BAD, FEWEST, MOST, MOST_TURNS, TIE, Pane, Talk, history
+from transfer.talk import BAD, FEWEST, MOST, MOST_TURNS, TIE, Pane, Talk, Way, history
 
 FIVE = [CORNERS[role] for role in ("source_base", "source_tuned", "target_base", "merged", "target_tuned")]
 GREEDY = Sampling()
+NOW = "2026-01-02T03:04:05+00:00"
 DEEDS = st.lists(
     st.tuples(st.sampled_from(["add", "remove", "shift", "change", "ask"]), st.integers(0, 7), st.integers(-9, 9)),
     max_size=30,
@@ -24,12 +25,13 @@ DEEDS = st.lists(
 
 def said(turn, **texts) -> None:
     """Have some panes of a turn answer in these words."""
-    turn.answers.update({key: Answer(turn.panes[key].at, GREEDY, text=text, done=True) for key, text in texts.items()})
+    for key, text in texts.items():
+        turn.hear(turn.panes[key], Way(GREEDY), 0, Answer(turn.panes[key].at, GREEDY, text=text, done=True))
 
 
 def asked(talk, turn, key, system="", remember=True, shared=GREEDY) -> list[tuple[str, str]]:
     """What a pane is asked, as (role, words)."""
-    found = talk.asked(turn, key, None, shared, system, remember)
+    found = talk.asked(turn, talk.pane(key), None, Way(shared, system, remember=remember))
     return [(m["role"], m["content"]) for m in found.messages]
 
 
@@ -87,7 +89,7 @@ def test_whatever_is_done_there_are_two_to_six_panes_each_with_a_key_of_its_own(
         assert len({p.key for p in talk.panes}) == len(talk.panes)
 
 
-@pytest.mark.parametrize("do", ["remove", "change", "shift", "ask", "again"])
+@pytest.mark.parametrize("do", ["remove", "change", "shift", "ask", "pane"])
 def test_what_is_done_to_a_pane_that_is_gone_is_a_sentence(do):
     talk = Talk(FIVE)
     talk.ask("Who?")
@@ -97,7 +99,7 @@ def test_what_is_done_to_a_pane_that_is_gone_is_a_sentence(do):
         "change": ("p2",),
         "shift": ("p2", 1),
         "ask": ("Who?", ["p2"]),
-        "again": (0, ["p2"]),
+        "pane": ("p2",),
     }
     with pytest.raises(ChatError, match="not there any more"):
         getattr(talk, do)(*arguments[do])
@@ -196,7 +198,7 @@ def test_what_a_pane_said_stays_its_history_when_another_model_takes_its_place()
     talk.change("p1", at=Endpoint("http://127.0.0.1:9", "served"))
     last = talk.ask("Two?")
     assert words(asked(talk, last, "p1")) == ["One?", "a one", "Two?"]
-    assert talk.asked(last, "p1", None, GREEDY).at == Endpoint("http://127.0.0.1:9", "served")
+    assert talk.asked(last, talk.pane("p1"), None, Way(GREEDY)).at == Endpoint("http://127.0.0.1:9", "served")
     assert talk.turns[0].panes["p1"].at == FIVE[0]
 
 
@@ -215,25 +217,70 @@ def test_a_new_try_draws_by_another_seed():
     talk = Talk(FIVE[:3])
     own = Sampling(temperature=0.5, seed=2**31 - 1, max_tokens=5)
     talk.change("p2", sampling=own)
-    turn = talk.ask("One?")
-    drawn = lambda key: talk.asked(turn, key, None, Sampling(temperature=1, seed=7)).sampling
+    turn, way = talk.ask("One?"), Way(Sampling(temperature=1, seed=7))
+    drawn = lambda key, tries=0: talk.asked(turn, talk.pane(key), None, way, tries).sampling
     assert (drawn("p1").seed, drawn("p2")) == (7, own)
-    assert talk.again(0, ["p1", "p2"]) is turn
-    assert drawn("p1") == Sampling(temperature=1, seed=8) and drawn("p3").seed == 7
-    assert drawn("p2") == own.model_copy(update={"seed": 0})  # a seed stays within its bounds
-    talk.again(-1, ["p1"])
-    talk.again(-1, ["p1"], anew=False)
-    assert drawn("p1").seed == 9 and turn.tries == {"p1": 2, "p2": 1}
+    assert drawn("p1", 1) == Sampling(temperature=1, seed=8) and drawn("p3").seed == 7
+    assert drawn("p2", 1) == own.model_copy(update={"seed": 0})  # a seed stays within its bounds
+    assert drawn("p1", 2).seed == 9
+    assert not turn.tries and turn.panes["p2"].sampling == own  # to be asked changes nothing
 
 
 def test_a_turn_is_answered_again_by_the_panes_as_they_are_now():
     talk = Talk(FIVE[:3])
-    turn = talk.ask("One?", ["p1", "p2"])
-    talk.change("p1", at=point(0.5), point=True)
-    talk.again(0, ["p1", "p3"], anew=False)
-    assert turn.panes["p1"].at == point(0.5) and turn.order == ("p1", "p2", "p3")
+    turn, way = talk.ask("One?", ["p1", "p2"]), Way(GREEDY, "Be brief.")
+    said(turn, p1="a one", p2="b one")
+    first = turn.answers["p2"]
+    moved = talk.change("p1", at=point(0.5), point=True)
+    assert turn.panes["p1"].at == FIVE[0]  # nobody has answered yet
+    for n, pane in enumerate((moved, talk.pane("p3"))):
+        asked = talk.asked(turn, pane, None, way, n)
+        assert asked.at == pane.at and asked.messages[-1] == {"role": "user", "content": "One?"}
+        turn.hear(pane, way, n, Answer(pane.at, asked.sampling, text=f"again {n}", done=True))
+    assert turn.panes["p1"].at == point(0.5) == turn.answers["p1"].at and turn.order == ("p1", "p2", "p3")
+    assert turn.answers["p1"].text == "again 0" and turn.answers["p2"] is first
+    assert turn.tries == {"p1": 0, "p2": 0, "p3": 1}
+    assert turn.ways == {"p1": way, "p2": Way(GREEDY), "p3": way}
     with pytest.raises(ChatError, match="turn is not there"):
-        talk.again(1, ["p1"])
+        talk.turn(1)
+
+
+def test_what_a_turn_was_answered_with_does_not_follow_the_panes():
+    talk = Talk(FIVE[:2])
+    turn = talk.ask("One?")
+    said(turn, p1="a one", p2="b one")
+    talk.change("p1", at=point(0.5), point=True, sampling=Sampling(seed=4))
+    talk.shift("p2", -1)
+    assert turn.panes == {"p1": Pane("p1", FIVE[0]), "p2": Pane("p2", FIVE[1])} and turn.order == ("p1", "p2")
+
+
+def test_panes_are_seated_anew_under_keys_of_this_conversation():
+    talk = Talk(FIVE)
+    said(talk.ask("One?"), p1="a one", p4="d one")
+    own = Sampling(seed=4)
+    talk.seat([Pane("p4", point(0.3), True, own), Pane("l1", CORNERS["merged"], wide=True)])
+    assert [(p.at, p.point, p.sampling, p.wide) for p in talk.panes] == [
+        (point(0.3), True, own, False),
+        (CORNERS["merged"], False, None, True),
+    ]
+    keys = [pane.key for pane in talk.panes]
+    assert len({*keys, *talk.turns[0].panes}) == 7  # nobody takes over what another one said
+    last = talk.ask("Two?")
+    assert last.order == tuple(keys) and words(asked(talk, last, keys[0])) == ["Two?"]
+    before = list(talk.panes)
+    for wrong in ([], before[:1], [*before, *before, *before, before[0]]):
+        with pytest.raises(ChatError, match=f"from {FEWEST} to {MOST} panes"):
+            talk.seat(wrong)
+    assert talk.panes == before
+
+
+def test_two_turns_of_the_same_words_are_two():
+    talk = Talk(FIVE[:2])
+    first = talk.ask("Who?")
+    said(first, p1="I.")
+    second = talk.ask("Who?")
+    said(second, p1="I.")
+    assert words(asked(talk, second, "p1")) == ["Who?", "I.", "Who?"] and words(asked(talk, first, "p1")) == ["Who?"]
 
 
 def test_a_turn_that_is_taken_back_takes_all_after_it_along():
@@ -269,12 +316,73 @@ def test_a_blind_order_is_drawn_anew_for_every_turn_and_others_are_as_they_stand
 def test_a_blind_turn_hides_until_the_vote(vote):
     turn = Talk(FIVE).ask("Who?", blind=True)
     assert turn.blind and turn.hidden
-    turn.vote = vote
-    assert turn.blind and not turn.hidden
+    said(turn, **dict.fromkeys(turn.order, "I."))
+    turn.cast(vote, NOW)
+    assert turn.blind and not turn.hidden and (turn.vote, turn.voted) == (vote, NOW)
     assert not Talk(FIVE).ask("Who?").hidden
+
+
+def test_a_question_to_one_pane_is_never_blind():
+    turn = Talk(FIVE).ask("Who?", ["p4"], blind=True)
+    assert not turn.blind and not turn.hidden
+
+
+@pytest.mark.parametrize("vote", ["p3", "", "p9", "Tie", None, 0, ["p1"], "A"])
+def test_only_one_of_the_answers_can_be_voted_for(vote):
+    turn = Talk(FIVE[:2]).ask("Who?", blind=True)
+    said(turn, p1="I.", p2="You.")
+    with pytest.raises(ChatError, match="Vote for one of the answers"):
+        turn.cast(vote, NOW)
+    assert turn.hidden and (turn.vote, turn.voted, turn.ballot) == ("", "", {})
+
+
+@pytest.mark.parametrize("vote", ["p1", "p2", TIE, BAD])
+def test_a_vote_waits_for_every_answer(vote):
+    turn = Talk(FIVE[:2]).ask("Who?", blind=True)
+    half = Answer(FIVE[1], GREEDY, text="Yo")
+    for heard in ({}, {"p1": "I."}, {"p1": "I.", "p2": half}):
+        for key, one in heard.items():
+            turn.hear(turn.panes[key], Way(GREEDY), 0, one) if isinstance(one, Answer) else said(turn, **{key: one})
+        with pytest.raises(ChatError, match="once all of them are there"):
+            turn.cast(vote, NOW)
+        assert turn.hidden and not turn.voted and not turn.ballot
+    turn.hear(turn.panes["p2"], Way(GREEDY), 0, replace(half, done=True, error="It broke off."))
+    turn.cast(vote, NOW)
+    assert turn.vote == vote
+
+
+def test_a_turn_has_one_vote_and_one_that_is_not_blind_none():
+    turn = Talk(FIVE[:2]).ask("Who?", blind=True)
+    said(turn, p1="I.", p2="You.")
+    turn.cast("p1", NOW)
+    for vote in ("p1", "p2", TIE, BAD, "nobody"):
+        with pytest.raises(ChatError, match="has its vote already"):
+            turn.cast(vote, "later")
+    assert (turn.vote, turn.voted) == ("p1", NOW)
+    shown = Talk(FIVE[:2]).ask("Who?")
+    said(shown, p1="I.", p2="You.")
+    with pytest.raises(ChatError, match="not blind"):
+        shown.cast("p1", NOW)
+    assert not shown.vote and not shown.ballot
+
+
+def test_the_ballot_is_of_the_panes_that_were_voted_on():
+    talk = Talk(FIVE[:3])
+    turn = talk.ask("Who?", ["p1", "p2"], blind=True)
+    said(turn, p1="I.", p2="You.")
+    order = turn.order
+    turn.cast("p2", NOW)
+    moved = talk.change("p2", at=point(0.25), point=True)
+    for pane in (moved, talk.pane("p3")):
+        turn.hear(pane, Way(GREEDY), 0, Answer(pane.at, GREEDY, text="We.", done=True))
+    assert turn.ballot == {"p1": Pane("p1", FIVE[0]), "p2": Pane("p2", FIVE[1])}
+    assert tuple(turn.ballot) == order  # as they were shown
+    assert turn.panes["p2"].at == point(0.25) and turn.order == (*order, "p3")
 
 
 def test_what_a_pane_is_asked_goes_through_its_own_prompter():
     talk = Talk(FIVE[:2])
     turn, own = talk.ask("Who?"), SimpleNamespace()
-    assert talk.asked(turn, "p1", own, GREEDY).prompter is own and talk.asked(turn, "p2", None, GREEDY).prompter is None
+    one, other = talk.panes
+    assert talk.asked(turn, one, own, Way(GREEDY)).prompter is own
+    assert talk.asked(turn, other, None, Way(GREEDY)).prompter is None
