@@ -267,10 +267,7 @@ def test_numbers_out_of_range_are_a_sentence_and_nothing_typed_is_lost(me):
     assert me.desk.talk.pane("p4").at == CORNERS["merged"]
 
 
-MOVED = pytest.mark.xfail(strict=True, reason="the dial moves the pane before the rest of the form is looked at")
-
-
-@pytest.mark.parametrize("press", [pytest.param("rest", marks=MOVED), "ask", "over", "repeat"])
+@pytest.mark.parametrize("press", ["rest", "ask", "over", "repeat"])
 def test_a_number_out_of_range_leaves_the_conversation_on_the_page(me, press):
     me.ask(MAYOR.prompt)
     before = me.panes, me.lineup
@@ -288,12 +285,6 @@ def test_half_a_character_is_no_error_of_ours(me):
     assert "unexpected" not in me.told
 
 
-HALF = pytest.mark.xfail(
-    strict=True, reason="a press that was taken over from says no last word, though its answers are stopped only then"
-)
-
-
-@HALF
 def test_a_question_while_another_is_answered_ends_that_one(me):
     work = me.asks("Tell", max_tokens=200)
     while not me.desk.talk.turns or not any(found.tokens for found in me.turn.answers.values()):
@@ -307,7 +298,6 @@ def test_a_question_while_another_is_answered_ends_that_one(me):
     assert "stopped" in me.past and "ts-warning" not in me.cards()[3]
 
 
-@HALF
 def test_a_question_that_is_refused_while_another_is_answered_leaves_that_one_stopped(me):
     work = me.asks("Tell", max_tokens=200)
     while not me.desk.talk.turns or not any(found.tokens for found in me.turn.answers.values()):
@@ -317,9 +307,6 @@ def test_a_question_that_is_refused_while_another_is_answered_leaves_that_one_st
     assert "prompt is empty" in me.told and "ts-cursor" not in me.panes and "stopped" in me.panes
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a press that was stopped draws the desk of models that are gone over the new one"
-)
 def test_other_models_that_are_chosen_while_some_answer_have_the_page_to_themselves(me):
     work = me.asks("Tell", max_tokens=200)
     while not me.desk.talk.turns or not any(found.tokens for found in me.turn.answers.values()):
@@ -850,7 +837,6 @@ def test_an_endpoint_that_is_cut_off_is_called_so(me):
     assert "cut off at 2 tokens" in me.panes and not json.loads(blind.transcript_file(me.desk))["ended_itself"]
 
 
-@pytest.mark.xfail(strict=True, reason="every piece that is not the last counts as an end of its own")
 @pytest.mark.parametrize("why", ["stop", "broken"])
 def test_an_endpoint_that_was_stopped_or_broke_off_did_not_end_itself(me, why):
     with EndpointServer() as server:
@@ -925,7 +911,6 @@ def test_dials_that_are_stopped_later_say_so(me):
     assert list(me.desk.strip) == [1.0]
 
 
-@pytest.mark.xfail(strict=True, reason="the pane is there already, so the dials are taken not to have moved it")
 @pytest.mark.parametrize("why", ["stop", "form", "long"])
 def test_where_the_dials_asked_nobody_they_ask_when_they_come_to_rest_there_again(me, why):
     me.ask(CRAFT.prompt)
@@ -1216,7 +1201,7 @@ def test_votes_add_up_and_can_be_taken_away(me):
     assert all(sorted(row["shown"]) == sorted(rows[0]["shown"]) and len(row["shown"]) == 5 for row in rows)
     assert rows[0]["prompt"] == MAYOR.prompt and rows[0]["at"]
     me.act("undo")
-    assert len(blind.votes_file(me.desk).splitlines()) == 3
+    assert len(blind.votes_file(me.desk).splitlines()) == 4  # whatever becomes of the turns
 
 
 def test_a_question_to_one_pane_is_not_blind(me):
@@ -1273,7 +1258,6 @@ def test_dials_wait_for_the_vote(me):
     assert "Vote first" in me.told and me.desk.talk.pane("p4").at == CORNERS["merged"]
 
 
-@pytest.mark.xfail(strict=True, reason="votes are read from who sits in the turn's panes now, and not from its ballot")
 @pytest.mark.parametrize("then", ["rest", "take", "retry"])
 def test_a_vote_stays_with_whom_it_was_given_to(me, then):
     me.ask(MAYOR.prompt, blind=True)
@@ -1308,7 +1292,6 @@ def test_the_transcript_gives_the_vote_to_no_answer_that_it_was_not_given_to(me,
     assert '"chosen": true' not in blind.transcript_file(me.desk)
 
 
-@pytest.mark.xfail(strict=True, reason="the card looks at the pane's key, and not at who was voted for")
 @pytest.mark.parametrize("then", ["rest", "seat"])
 def test_no_card_wears_a_vote_that_it_was_not_given(me, then):
     voted(me, then)

@@ -67,7 +67,7 @@ def test_only_rows_with_another_point_move(triple, monkeypatch):
     stack = Stack(triple("llama"), MIXES)
     moved = []
     real = LiveModel.move
-    monkeypatch.setattr(LiveModel, "move", lambda self, mix: moved.append(mix) or real(self, mix))
+    monkeypatch.setattr(LiveModel, "move", lambda self, mix, tick: moved.append(mix) or real(self, mix, tick))
     after = [MIXES[0], point(0.7), *MIXES[2:]]
     stack.move(after)
     assert moved == [point(0.7)] and stack.mixes == after
@@ -78,7 +78,7 @@ def test_only_rows_with_another_point_move(triple, monkeypatch):
 def test_a_move_that_breaks_off_leaves_no_row_taken_for_another(triple, monkeypatch):
     stack = Stack(triple("llama"), MIXES)
 
-    def broken(self, mix):
+    def broken(self, mix, tick):
         raise OSError("the disk went away")
 
     with monkeypatch.context() as patch, pytest.raises(OSError):

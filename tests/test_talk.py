@@ -333,7 +333,7 @@ def test_only_one_of_the_answers_can_be_voted_for(vote):
     said(turn, p1="I.", p2="You.")
     with pytest.raises(ChatError, match="Vote for one of the answers"):
         turn.cast(vote, NOW)
-    assert turn.hidden and (turn.vote, turn.voted, turn.ballot) == ("", "", {})
+    assert turn.hidden and (turn.vote, turn.voted) == ("", "")
 
 
 @pytest.mark.parametrize("vote", ["p1", "p2", TIE, BAD])
@@ -345,7 +345,7 @@ def test_a_vote_waits_for_every_answer(vote):
             turn.hear(turn.panes[key], Way(GREEDY), 0, one) if isinstance(one, Answer) else said(turn, **{key: one})
         with pytest.raises(ChatError, match="once all of them are there"):
             turn.cast(vote, NOW)
-        assert turn.hidden and not turn.voted and not turn.ballot
+        assert turn.hidden and not turn.voted
     turn.hear(turn.panes["p2"], Way(GREEDY), 0, replace(half, done=True, error="It broke off."))
     turn.cast(vote, NOW)
     assert turn.vote == vote
@@ -363,21 +363,21 @@ def test_a_turn_has_one_vote_and_one_that_is_not_blind_none():
     said(shown, p1="I.", p2="You.")
     with pytest.raises(ChatError, match="not blind"):
         shown.cast("p1", NOW)
-    assert not shown.vote and not shown.ballot
+    assert not shown.vote and not shown.chose("p1")
 
 
-def test_the_ballot_is_of_the_panes_that_were_voted_on():
+def test_a_vote_is_for_an_answer_and_not_for_what_stands_there_later():
     talk = Talk(FIVE[:3])
     turn = talk.ask("Who?", ["p1", "p2"], blind=True)
     said(turn, p1="I.", p2="You.")
-    order = turn.order
     turn.cast("p2", NOW)
+    assert turn.chose("p2") and not turn.chose("p1")
+    voted = turn.answers["p2"]
     moved = talk.change("p2", at=point(0.25), point=True)
-    for pane in (moved, talk.pane("p3")):
-        turn.hear(pane, Way(GREEDY), 0, Answer(pane.at, GREEDY, text="We.", done=True))
-    assert turn.ballot == {"p1": Pane("p1", FIVE[0]), "p2": Pane("p2", FIVE[1])}
-    assert tuple(turn.ballot) == order  # as they were shown
-    assert turn.panes["p2"].at == point(0.25) and turn.order == (*order, "p3")
+    turn.hear(moved, Way(GREEDY), 0, Answer(moved.at, GREEDY, text="We.", done=True))
+    assert not turn.chose("p2")
+    turn.hear(moved, Way(GREEDY), 0, voted)
+    assert turn.chose("p2")
 
 
 def test_what_a_pane_is_asked_goes_through_its_own_prompter():

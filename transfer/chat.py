@@ -59,6 +59,7 @@ class Answer:
     first: float | None = None
     fingerprint: str = ""
     claims: str = ""  # what an endpoint says that it is
+    without: tuple[str, ...] = ()  # and of the sampling, what it would not be told
     alike: int = 1
     done: bool = False
     stopped: bool = False  # it ended itself, and was not cut off at the number of tokens
@@ -122,14 +123,14 @@ class Run:
             self.decode(stack, members)
             for row, number in enumerate(members):  # last, since it reads every weight
                 self.tick()
-                self.tell(number, "fingerprint", stack.fingerprint(row))
+                self.tell(number, "fingerprint", stack.fingerprint(row, self.tick))
 
     def alone(self, number: int) -> None:
         """Answer in a pane by a live model of its own."""
         with self.store.lend(self.triple, self.point(number), self.tick) as live:
             self.decode(live, [number])
             self.tick()
-            self.tell(number, "fingerprint", live.fingerprint)
+            self.tell(number, "fingerprint", live.fingerprinted(self.tick))
 
     def decode(self, held: LiveModel | Stack, members: Sequence[int]) -> None:
         for number in members:
@@ -168,6 +169,7 @@ class Growing:
         self.asked, self.answer = asked, answer
         self.since = time.perf_counter()
         self.ids: list[int] = []
+        self.finish: str | None = None  # why an endpoint says that it ended
 
     def hear(self, what: str, value: Any, now: float) -> None:
         """Take in a piece of news."""
@@ -185,14 +187,17 @@ class Growing:
             said = "thought" if value.thought else "text"
             change = {
                 said: getattr(self.answer, said) + value.text, "tokens": value.tokens, "seconds": past, "claims": value.model,
-                "first": self.answer.first or (past if value.text else None), "stopped": value.finish != "length",
+                "first": self.answer.first or (past if value.text else None), "without": value.without,
             }  # fmt: skip
+            self.finish = value.finish
         elif what == "fingerprint":
             change = {"fingerprint": value}
         else:
             change = {"done": True}
             if value and not self.answer.error:
                 change["error"] = str(value)
+            if isinstance(self.asked.at, Endpoint):
+                change["stopped"] = not value and self.finish != "length"
         self.answer = replace(self.answer, **change)
 
     def picture(self) -> Answer:
@@ -205,14 +210,22 @@ class Growing:
         return self.answer
 
 
+def fit(rows: dict[int, Row], members: Sequence[int], number: int, prompter: Prompter | None) -> bool:
+    """Whether a row's positions stay within its context for as long as the longest row of its batch goes on."""
+    longest = max(rows[n].most for n in members)
+    return prompter is None or len(rows[number].prompt) + longest <= prompter.context
+
+
 def answer(store: Store, triple: Triple, asked: Sequence[Asked]) -> Generator[list[Answer], None, None]:
-    """Ask several panes; yields them as they grow, last of all with every pane done. Closing it stops them within a layer.
+    """Ask several panes; yields them as they grow, last of all with every pane done. Closing it stops them within a layer, or a piece of a
+    tensor where a model is moved.
 
     What goes wrong in one pane is told in that pane: a prompt that is too long for it too. Raises ChatError where no pane can
     be asked, and TripleError for a point that the triple lacks.
     """
     planned = plan(store, triple, [a.at for a in asked])
     panes, rows = [], {}
+    texts: dict[tuple, str | ChatError] = {}  # a template that loops takes its two seconds once
     for number, one in enumerate(asked):
         panes.append(Growing(one, Answer(one.at, one.sampling)))
         try:
@@ -220,7 +233,12 @@ def answer(store: Store, triple: Triple, asked: Sequence[Asked]) -> Generator[li
                 if not one.messages or not one.messages[-1]["content"].strip():
                     raise ChatError("The prompt is empty. Type a question first.")
                 continue
-            sent = one.prompter.text(one.messages)
+            same = (one.prompter.template, tuple(map(str, one.messages)))
+            if same not in texts:
+                texts[same] = one.prompter.told(one.messages)
+            sent = texts[same]
+            if isinstance(sent, ChatError):
+                raise sent
             ids = one.prompter.bounded(one.prompter.tokens(sent), 1)
             room = min(
                 one.sampling.max_tokens, one.prompter.context - len(ids)
@@ -240,10 +258,11 @@ def answer(store: Store, triple: Triple, asked: Sequence[Asked]) -> Generator[li
             run.begin(partial(run.endpoint, number), [number])
         for group in planned.groups:
             members = [number for number in group if number in rows]
-            if len(members) > 1:
+            if len(members) > 1 and all(fit(rows, members, number, asked[number].prompter) for number in members):
                 run.begin(partial(run.together, members), members)
-            elif members:
-                run.begin(partial(run.alone, members[0]), members)
+            else:
+                for number in members:
+                    run.begin(partial(run.alone, number), [number])
         yield [pane.picture() for pane in panes]
         told = time.perf_counter()
         while not all(pane.answer.done for pane in panes):

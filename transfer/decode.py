@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from .live import LiveModel, threads_for
+from .live import LiveModel, Tick, threads_for
 from .sampling import Draw, Sampling
 from .stack import Stack
-from .watch import Tick, stoppable
+from .watch import stoppable
 
 
 @dataclass(frozen=True)

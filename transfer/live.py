@@ -10,7 +10,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,12 @@ from .triple import Triple
 # from_pretrained swaps methods of its classes while it works: two at once leave them swapped, and from then on tied
 # weights are never tied again in that process.
 BUILDING = threading.Lock()
+Tick = Callable[[], None]  # called often by long work; raises Cancelled where somebody pressed stop
 WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # bits by the bytes of an element
+
+
+def idle() -> None:
+    """The tick of work that nobody can stop."""
 
 
 class LiveModel:
@@ -48,8 +53,9 @@ class LiveModel:
     Not safe to move while it answers: the store sees to that.
     """
 
-    def __init__(self, triple: Triple, mix: Mix, device: str | None = None):
-        """Builds the model at a point. Raises LiveError, ReadError, TripleError."""
+    def __init__(self, triple: Triple, mix: Mix, device: str | None = None, tick: Tick = idle):
+        """Builds the model at a point. Raises LiveError, ReadError, TripleError, and what `tick` raises, which is called
+        often."""
         triple.need(mix)
         self.triple = triple
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,7 +64,8 @@ class LiveModel:
         self.odd: tuple[str, ...] = ()
         self._family: Any = None
         start = time.perf_counter()
-        state = self._state(mix)
+        state = self._state(mix, tick)
+        tick()
         self.model = self._build(state)
         self._homes = self._find_homes(state)
         if self._homes is not None:  # what the model leaves out of the files is of no concern
@@ -70,8 +77,9 @@ class LiveModel:
         """Whether this model can move there: the forward pass of its config is that point's too."""
         return self.triple.config_key(self.role) == self.triple.config_key(self.triple.config_role(mix))
 
-    def move(self, mix: Mix) -> float:
-        """Set the weights in place to a point; the seconds it took. Raises LiveError, ReadError, TripleError."""
+    def move(self, mix: Mix, tick: Tick = idle) -> float:
+        """Set the weights in place to a point; the seconds it took. Raises LiveError, ReadError, TripleError, and what `tick`
+        raises, after which it stands nowhere."""
         self.triple.need(mix)
         if not self.fits(mix):
             raise LiveError(f"The config of {mix} is another than this model's; a new live model is needed.")
@@ -80,11 +88,11 @@ class LiveModel:
         start = time.perf_counter()
         self.mix, self.odd, self._fingerprint = None, (), None  # nowhere, should a read break off half way
         if self._homes is None:
-            fresh = self._build(self._state(mix)).state_dict()
+            fresh = self._build(self._state(mix, tick)).state_dict()
             for name, tensor in self.model.state_dict().items():
                 tensor.copy_(fresh[name])
         else:
-            self._fill(mix, self._homes)
+            self._fill(mix, self._homes, tick)
         self.mix = mix
         self.seconds = time.perf_counter() - start
         return self.seconds
@@ -111,26 +119,30 @@ class LiveModel:
     @property
     def fingerprint(self) -> str:
         """Twelve hex digits over all weights in memory, by name: equal bits, equal fingerprint."""
+        return self.fingerprinted()
+
+    def fingerprinted(self, tick: Tick = idle) -> str:
+        """The fingerprint; every weight is read for it once, with a `tick` for each tensor."""
         if self._fingerprint is None:
-            self._fingerprint = digest(self.model.state_dict().items())
+            self._fingerprint = digest(self.model.state_dict().items(), tick)
         return self._fingerprint
 
     @property
     def nbytes(self) -> int:
         return sum(p.numel() * p.element_size() for p in self.model.parameters())
 
-    def _state(self, mix: Mix) -> dict[str, torch.Tensor]:
+    def _state(self, mix: Mix, tick: Tick) -> dict[str, torch.Tensor]:
         """The whole model at a point, under the names of the files."""
         tensors = self.triple.tensors
         state = {tensor.name: torch.empty(tensor.shape, dtype=TORCH[tensor.dtype]) for tensor in tensors}
-        self._fill(mix, [home for tensor in tensors for home in own_homes(tensor, state[tensor.name])])
+        self._fill(mix, [home for tensor in tensors for home in own_homes(tensor, state[tensor.name])], tick)
         return state
 
-    def _fill(self, mix: Mix, homes: list[Home]) -> None:
+    def _fill(self, mix: Mix, homes: list[Home], tick: Tick) -> None:
         """Set all homes to the point, and `odd` to the names of tensors that are not finite there."""
         with Reader(self.triple.checkpoints) as reader:
             for _ in spread(lambda home: fill(reader, mix, home), homes, reader.cancelled):
-                pass
+                tick()
             self.odd = in_order(homes, reader.odd)
 
     def _load(self, state: dict[str, torch.Tensor]) -> tuple[Any, dict[str, Any]]:
@@ -195,10 +207,11 @@ class LiveModel:
         setattr(owner, weight, torch.nn.Parameter(getattr(owner, weight).clone(), requires_grad=False))
 
 
-def digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+def digest(weights: Iterable[tuple[str, torch.Tensor]], tick: Tick = idle) -> str:
     """Twelve hex digits over weights by name, in whatever order they come."""
     found = hashlib.blake2b(digest_size=6)
     for name, tensor in sorted(weights, key=lambda pair: pair[0]):
+        tick()
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -3,7 +3,7 @@
 Token ids are always those of the source fine-tuned model's tokenizer, since every live model has its vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .checkpoint import Checkpoint, read_json
@@ -13,6 +13,7 @@ from .plane import LABELS, Mix
 from .template import render
 from .triple import Triple
 
+Opener = Callable[[Triple, str], Any]
 Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": …}
 MANNERS = ("own", "tuned", "plain")  # through its own parent's template, the source fine-tuned model's, or none
 
@@ -21,12 +22,22 @@ class Prompter:
     """How points are asked. By default all of them in the same words, those of the source fine-tuned model, so that answers
     compare."""
 
-    def __init__(self, triple: Triple, voice: str = "source_tuned", body: str = "target_base", manner: str = "own"):
-        """`voice` is the role whose template is spoken, `body` the one whose config says what fits. Raises LiveError where
-        the tokenizer cannot be read."""
+    def __init__(
+        self,
+        triple: Triple,
+        voice: str = "source_tuned",
+        body: str = "target_base",
+        manner: str = "own",
+        opened: Opener = open_tokenizer,
+    ):
+        """`voice` is the role whose template is spoken, `body` the one whose config says what fits; `opened` gives a role's
+        tokenizer. Raises LiveError where the tokenizer cannot be read."""
+        self.tokenizer: Any = opened(triple, "source_tuned")
+        own = self.tokenizer if voice == "source_tuned" else voiced(triple, voice, opened)
+        self.lacking = unknown(own, self.tokenizer)
+        if self.lacking:  # its template would come to the models in pieces
+            own, voice = self.tokenizer, "source_tuned"
         self.voice = voice
-        self.tokenizer: Any = open_tokenizer(triple)
-        own = self.tokenizer if voice == "source_tuned" else voiced(triple, voice)
         self.template = template_of(own) if manner != "plain" else None
         self.words = dict(own.special_tokens_map) if own is not None else {}
         self.stops = stop_tokens(triple, "source_tuned", self.tokenizer)
@@ -46,7 +57,10 @@ class Prompter:
     @property
     def manner(self) -> str:
         """How it asks, for the page."""
-        return f"chat template of the {LABELS[self.voice]} model" if self.has_template else "plain text to go on with"
+        if not self.has_template:
+            return "plain text to go on with"
+        why = f", since its own has {self.lacking}, which these models lack" if self.lacking else ""
+        return f"chat template of the {LABELS[self.voice]} model{why}"
 
     def text(self, messages: Sequence[Message]) -> str:
         """The exact string that the model is given, up to where its answer begins; without a template the messages as one
@@ -56,6 +70,13 @@ class Prompter:
         if self.template is None:
             return "\n\n".join(m["content"] for m in messages)
         return render(self.template, messages, self.words)
+
+    def told(self, messages: Sequence[Message]) -> str | ChatError:
+        """The same, or what is wrong with it."""
+        try:
+            return self.text(messages)
+        except ChatError as error:
+            return error
 
     def tokens(self, text: str, chat: bool = True) -> list[int]:
         """Token ids of a text. What a tokenizer puts before every text is left to the template where one made the text."""
@@ -91,17 +112,28 @@ def context_length(checkpoint: Checkpoint) -> int:
     return 2**31
 
 
-def prompter_for(triple: Triple, mix: Mix, manner: str = "own") -> Prompter:
+def prompter_for(triple: Triple, mix: Mix, manner: str = "own", opened: Opener = open_tokenizer) -> Prompter:
     """How a point is asked: a corner as its own checkpoint is, any other point as the source fine-tuned model. Raises
     LiveError."""
     voice = mix.corner if mix.corner and manner == "own" else "source_tuned"
-    return Prompter(triple, voice, triple.config_role(mix), manner)
+    return Prompter(triple, voice, triple.config_role(mix), manner, opened)
 
 
-def voiced(triple: Triple, role: str) -> Any:
+def unknown(own: Any, tokenizer: Any) -> str:
+    """A token of its own that a template names, or that ends its answers, and the tokenizer of all lacks; empty for none."""
+    template = template_of(own)
+    if template is None or own is tokenizer:
+        return ""
+    known = tokenizer.get_vocab()
+    names = [token.content for token in own.added_tokens_decoder.values()]
+    needed = [name for name in names if name in template or name == own.eos_token]
+    return next((name for name in needed if name not in known), "")
+
+
+def voiced(triple: Triple, role: str, opened: Opener) -> Any:
     """A role's own tokenizer; None where its folder has none, as bases of some releases have."""
     try:
-        return open_tokenizer(triple, role)
+        return opened(triple, role)
     except LiveError:
         return None
 

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Sampling(BaseModel):
-    """How answers are drawn. Temperature 0 takes the likeliest token always; equal seeds give equal answers."""
+    """How answers are drawn. Temperature 0 takes the likeliest token always; equal seeds give equal answers, but for near-ties
+    in 16 bit, which may fall otherwise in a batch than alone."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0

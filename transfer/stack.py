@@ -15,7 +15,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from .errors import LiveError
-from .live import LiveModel, digest
+from .live import LiveModel, Tick, digest, idle
 from .plane import Mix
 from .triple import Triple
 
@@ -32,10 +32,10 @@ class Stack:
     One live model more moves from point to point, and what it holds is copied into the row.
     """
 
-    def __init__(self, triple: Triple, mixes: Sequence[Mix]):
-        """Raises NotStackable, LiveError, ReadError, TripleError; all points must be of one config."""
+    def __init__(self, triple: Triple, mixes: Sequence[Mix], tick: Tick = idle):
+        """Raises NotStackable, LiveError, ReadError, TripleError, and what `tick` raises; all points must be of one config."""
         self.triple = triple
-        self._live = LiveModel(triple, mixes[0])
+        self._live = LiveModel(triple, mixes[0], tick=tick)
         self.device = self._live.device
         self.mixes: list[Mix | None] = [None] * len(mixes)
         self._fingerprints = [""] * len(mixes)
@@ -46,25 +46,25 @@ class Stack:
             raise
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise NotStackable(f"Models of this family cannot be answered with as one batch ({error}).") from error
-        self.move(mixes)
+        self.move(mixes, tick)
 
     def fits(self, mixes: Sequence[Mix]) -> bool:
         """Whether its rows can move there: as many, and with the same forward pass."""
         return len(mixes) == len(self.mixes) and all(self._live.fits(mix) for mix in mixes)
 
-    def move(self, mixes: Sequence[Mix]) -> None:
+    def move(self, mixes: Sequence[Mix], tick: Tick = idle) -> None:
         """Set every row in place to its point. Raises what LiveModel.move raises, and the rows are then unknown."""
         for row, mix in enumerate(mixes):
             if mix != self.mixes[row]:
                 self.mixes[row], self._fingerprints[row] = None, ""
-                self._live.move(mix)
+                self._live.move(mix, tick)
                 self._put(row)
                 self.mixes[row] = mix
 
-    def fingerprint(self, row: int) -> str:
+    def fingerprint(self, row: int, tick: Tick = idle) -> str:
         """As LiveModel's, over the weights that this row answers with."""
         if not self._fingerprints[row]:
-            self._fingerprints[row] = digest((name, rows[row]) for name, rows in self._rows.items())
+            self._fingerprints[row] = digest(((name, rows[row]) for name, rows in self._rows.items()), tick)
         return self._fingerprints[row]
 
     @property
@@ -94,6 +94,8 @@ class Stack:
 def stacked(model: Any, rows: int) -> tuple[dict[str, torch.Tensor], Any]:
     """A model of so many rows for a model of one: the stacks [rows, …] by the names of its state, and the new model that
     holds views of them. Raises NotStackable."""
+    if rope_kinds(model.config) & {"longrope", "dynamic"}:
+        raise NotStackable("Models of this family choose their rotary frequencies by the longest row.")
     state = model.state_dict(keep_vars=True)
     if any(not isinstance(weights, nn.Parameter) for weights in state.values()):
         raise NotStackable("Models of this family have buffers among their weights.")
@@ -105,6 +107,14 @@ def stacked(model: Any, rows: int) -> tuple[dict[str, torch.Tensor], Any]:
         if own:
             change(module, own, dimensions.get(name, 3))
     return {name: held[id(weights)] for name, weights in state.items()}, wide
+
+
+def rope_kinds(config: Any) -> set[str]:
+    """The kinds of rotary embedding that a config asks for, in whatever place."""
+    text = config.get_text_config()
+    found = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    several = [found, *(part for part in found.values() if isinstance(part, dict))]
+    return {str(part.get("rope_type", part.get("type"))) for part in several}
 
 
 @torch.inference_mode()

@@ -7,12 +7,12 @@ none is free a new one is built while memory lasts. Nobody's model moves under t
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .errors import LiveError
-from .live import LiveModel
+from .live import LiveModel, Tick, idle
 from .plane import Mix
 from .stack import NotStackable, Stack
 from .triple import Triple, free_memory, size
@@ -37,14 +37,14 @@ class Entry:
     def wide(self) -> bool:
         return len(self.mixes) > 1
 
-    def prepare(self, triple: Triple) -> None:
+    def prepare(self, triple: Triple, tick: Tick) -> None:
         """Build what is held, or move it."""
         if isinstance(self.held, Stack):
-            self.held.move(self.mixes)
+            self.held.move(self.mixes, tick)
         elif self.held is not None:
-            self.held.move(self.mixes[0])
+            self.held.move(self.mixes[0], tick)
         else:
-            self.held = Stack(triple, self.mixes) if self.wide else LiveModel(triple, self.mixes[0])
+            self.held = Stack(triple, self.mixes, tick) if self.wide else LiveModel(triple, self.mixes[0], tick=tick)
 
     def fits(self, mixes: tuple[Mix, ...]) -> bool:
         """Whether what is held can move there."""
@@ -71,9 +71,9 @@ class Store:
         return triple.identity not in self._unstackable
 
     @contextmanager
-    def lend(self, triple: Triple, mix: Mix, tick: Callable[[], None] = lambda: None) -> Iterator[LiveModel]:
+    def lend(self, triple: Triple, mix: Mix, tick: Tick = idle) -> Iterator[LiveModel]:
         """A model of the triple at the point, for the length of a with-block. Waits for one where memory is full, and
-        calls `tick` meanwhile, which may raise Cancelled.
+        calls `tick` meanwhile, and while it is made ready; that may raise Cancelled.
 
         Raises LiveError where not even one fits, and what building or moving it raises.
         """
@@ -82,9 +82,7 @@ class Store:
             yield held
 
     @contextmanager
-    def lend_stack(
-        self, triple: Triple, mixes: Sequence[Mix], tick: Callable[[], None] = lambda: None
-    ) -> Iterator[Stack]:
+    def lend_stack(self, triple: Triple, mixes: Sequence[Mix], tick: Tick = idle) -> Iterator[Stack]:
         """A stack of the triple at the points, two at least, in that order; else as `lend`. Raises NotStackable too."""
         try:
             with self._lend(triple, tuple(mixes), tick) as held:
@@ -95,12 +93,12 @@ class Store:
             raise
 
     @contextmanager
-    def _lend(self, triple: Triple, mixes: tuple[Mix, ...], tick: Callable[[], None]) -> Iterator[LiveModel | Stack]:
+    def _lend(self, triple: Triple, mixes: tuple[Mix, ...], tick: Tick) -> Iterator[LiveModel | Stack]:
         entry = self._take(triple, mixes, tick)
         try:
             if not entry.ready:
                 try:
-                    entry.prepare(triple)
+                    entry.prepare(triple, tick)
                 except BaseException:
                     with self._changed:
                         self._entries.remove(entry)
@@ -116,7 +114,7 @@ class Store:
                 entry.used = time.monotonic()
                 self._changed.notify_all()
 
-    def _take(self, triple: Triple, mixes: tuple[Mix, ...], tick: Callable[[], None]) -> Entry:
+    def _take(self, triple: Triple, mixes: tuple[Mix, ...], tick: Tick) -> Entry:
         """An entry that counts the caller as a user: ready, or the caller's to make ready."""
         nbytes = triple.nbytes * (len(mixes) + 1 if len(mixes) > 1 else 1)  # a stack has a model that moves its rows
         if nbytes > self.budget:
@@ -136,7 +134,7 @@ class Store:
                     movable = [e for e in idle if e.identity == triple.identity and e.fits(mixes)]
                     roving = [e for e in movable if e.wide or e.mixes[0].corner is None]
                     held = sum(e.nbytes for e in self._entries)
-                    full = len(mine) >= MOST or held + nbytes > self.budget
+                    many, full = len(mine) >= MOST, len(mine) >= MOST or held + nbytes > self.budget
                     if roving or (full and movable):
                         # A stack moves row by row: the one with the fewest other rows first.
                         entry = min(
@@ -148,8 +146,9 @@ class Store:
                         entry = Entry(triple.identity, mixes, nbytes, users=1)
                         self._entries.append(entry)
                         return entry
-                    if idle:
-                        self._entries.remove(idle[0])
+                    going = [e for e in idle if e in mine] if many else idle
+                    if going:
+                        self._entries.remove(going[0])
                         continue
                 self._changed.wait(0.2)
                 tick()

@@ -5,6 +5,7 @@ Every pane has a history of its own: what it was asked and what it said itself. 
 
 import itertools
 import random
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,6 +18,7 @@ from .sampling import Sampling
 
 FEWEST, MOST = 2, 6  # panes
 MOST_TURNS = 100
+KEPT = 8  # turns whose prompts are kept as they were sent
 TIE, BAD = "tie", "bad"  # a vote for none: they are as good, or none is any good
 
 
@@ -47,7 +49,7 @@ class Way:
 class Turn:
     """A prompt and what it was answered with, by the panes' keys, in the order in which they are shown. `panes` are those
     that answered, as they were then, `ways` how they were asked. A blind turn hides who is who until `vote` (a key, TIE or
-    BAD) is given; `ballot` has the panes that the vote was on."""
+    BAD) is given."""
 
     prompt: str
     panes: dict[str, Pane]
@@ -55,7 +57,7 @@ class Turn:
     blind: bool = False
     vote: str = ""
     voted: str = ""  # when, in ISO 8601
-    ballot: dict[str, Pane] = field(default_factory=dict)
+    voted_for: Answer | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
     ways: dict[str, Way] = field(default_factory=dict)
     tries: dict[str, int] = field(default_factory=dict)
@@ -78,7 +80,18 @@ class Turn:
         done = all(key in self.answers and self.answers[key].done for key in self.order)
         if vote not in (*self.order, TIE, BAD) or not done:
             raise ChatError("Vote for one of the answers, once all of them are there.")
-        self.vote, self.voted, self.ballot = vote, when, {key: self.panes[key] for key in self.order}
+        self.vote, self.voted = vote, when
+        self.voted_for = self.answers.get(vote)
+
+    def chose(self, key: str) -> bool:
+        """Whether the vote was for the answer that stands there now."""
+        said, now = self.voted_for, self.answers.get(key)
+        return (
+            key == self.vote
+            and said is not None
+            and now is not None
+            and (said.at, said.text, said.sampling) == (now.at, now.text, now.sampling)
+        )
 
 
 class Talk:
@@ -88,6 +101,7 @@ class Talk:
         self._keys = itertools.count(1)
         self.panes: list[Pane] = [Pane(self._key(), one) for one in at]
         self.turns: list[Turn] = []
+        self._lock = threading.RLock()  # several presses of one person may be under way
 
     def _key(self) -> str:
         return f"p{next(self._keys)}"
@@ -101,10 +115,11 @@ class Talk:
 
     def add(self, at: Mix | Endpoint, point: bool = False) -> Pane:
         """One more pane, at the end. Raises ChatError where there are six."""
-        if len(self.panes) >= MOST:
-            raise ChatError(f"There are {MOST} panes, and no room for more. Remove one first.")
-        self.panes.append(Pane(self._key(), at, point))
-        return self.panes[-1]
+        with self._lock:
+            if len(self.panes) >= MOST:
+                raise ChatError(f"There are {MOST} panes, and no room for more. Remove one first.")
+            self.panes.append(Pane(self._key(), at, point))
+            return self.panes[-1]
 
     def seat(self, panes: Sequence[Pane]) -> None:
         """These panes in the place of those that are there, under keys of this conversation. Raises ChatError."""
@@ -114,22 +129,25 @@ class Talk:
 
     def remove(self, key: str) -> None:
         """Raises ChatError where only two are left."""
-        pane = self.pane(key)
-        if len(self.panes) <= FEWEST:
-            raise ChatError(f"A comparison takes {FEWEST} panes at least. Set this one to something else instead.")
-        self.panes.remove(pane)
+        with self._lock:
+            pane = self.pane(key)
+            if len(self.panes) <= FEWEST:
+                raise ChatError(f"A comparison takes {FEWEST} panes at least. Set this one to something else instead.")
+            self.panes.remove(pane)
 
     def change(self, key: str, **to: object) -> Pane:
         """Set a pane's fields; what it said before stays its history. Raises ChatError."""
-        place = self.panes.index(self.pane(key))
-        self.panes[place] = replace(self.panes[place], **to)  # type: ignore[arg-type]
-        return self.panes[place]
+        with self._lock:
+            place = self.panes.index(self.pane(key))
+            self.panes[place] = replace(self.panes[place], **to)  # type: ignore[arg-type]
+            return self.panes[place]
 
     def shift(self, key: str, by: int) -> None:
         """Move a pane by so many places. Raises ChatError."""
-        place = self.panes.index(self.pane(key))
-        there = min(max(place + by, 0), len(self.panes) - 1)
-        self.panes.insert(there, self.panes.pop(place))
+        with self._lock:
+            place = self.panes.index(self.pane(key))
+            there = min(max(place + by, 0), len(self.panes) - 1)
+            self.panes.insert(there, self.panes.pop(place))
 
     def ask(self, prompt: str, keys: Sequence[str] = (), blind: bool = False) -> Turn:
         """A new turn for these panes, or for all. Raises ChatError."""
@@ -142,6 +160,8 @@ class Talk:
         blind = blind and len(order) > 1  # there is nothing to compare one with
         if blind:
             random.SystemRandom().shuffle(order)
+        for old in self.turns[:-KEPT]:  # every prompt holds all before it, and all of them would be too much to keep
+            old.answers = {key: replace(said, sent="", prompt=()) for key, said in old.answers.items()}
         turn = Turn(prompt, {pane.key: pane for pane in chosen}, tuple(order), blind)
         self.turns.append(turn)
         return turn

@@ -1,16 +1,15 @@
 """Forward passes under watch: stopped within a layer, and none whose outputs are not finite is ever taken for an answer."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from .errors import LiveError
-from .live import LiveModel, threads_for
+from .live import LiveModel, Tick, threads_for
 
-Tick = Callable[[], None]  # called often; raises Cancelled where somebody pressed stop
 SMALL = 64_000_000  # bytes of a model whose layers take no time worth stopping within
 
 

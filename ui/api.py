@@ -25,14 +25,14 @@ from transfer.triple import size
 
 from . import plane, scoring
 from .along import REFINED
-from .desk import ORDER
+from .desk import ORDER, SECONDS
 from .inputs import number, whole, words
 from .paths import SAME, asked
 from .shared import Shared
 from .spectrum import piece
 from .swept import Swept, summary
 from .turns import affordable
-from .work import say
+from .work import Turn, say
 
 
 def build(shared: Shared) -> None:
@@ -183,7 +183,7 @@ def build(shared: Shared) -> None:
         before = [{"role": "system", "content": told}] if (told := words(system, "system", 20_000)).strip() else []
         messages = (*before, {"role": "user", "content": words(prompt, "prompt", 20_000)})
         asked_ = [Asked(pane.at, messages, sampling, shared.voice(triple, pane, manner)) for pane in panes]
-        *_, final = answer(shared.store, triple, asked_)
+        *_, final = Turn({}, "ask").heed(answer(shared.store, triple, asked_), SECONDS)
         return {
             name: {
                 "text": a.text.strip(),

@@ -36,6 +36,7 @@ class Ballots:
     shown: gr.HTML
     votes: gr.Button
     transcript: gr.Button
+    forget: gr.Button
     text: gr.Textbox
     name: gr.Textbox
 
@@ -46,26 +47,21 @@ def build() -> Ballots:
     with gr.Row(elem_classes="ts-bar"):
         votes = gr.Button("Download votes (JSONL)", size="sm", elem_id="votes-jsonl")
         transcript = gr.Button("Download transcript (JSONL)", size="sm", elem_id="transcript-jsonl")
+        forget = gr.Button("Forget the votes", size="sm", elem_id="forget-votes")
     text, name = gr.Textbox(visible=False), gr.Textbox(visible=False)
-    return Ballots(shown, votes, transcript, text, name)
+    return Ballots(shown, votes, transcript, forget, text, name)
 
 
-def votes_of(desk: Desk) -> list[Vote]:
-    """Every vote of the conversation, the panes called as they were then."""
-    found = []
-    for i, turn in enumerate(desk.talk.turns):
-        if turn.vote:
-            names = labels([turn.panes[key] for key in sorted(turn.order)])
-            choice = None if turn.vote in (TIE, BAD) else names[turn.vote]
-            found.append(
-                Vote(turn.prompt, tuple(names[k] for k in turn.order), choice, turn.vote == BAD, i + 1, turn.voted)
-            )
-    return found
+def vote_of(turn: Turn, place: int) -> Vote:
+    """The vote of a turn that has one, the panes called as they are now."""
+    names = labels([turn.panes[key] for key in turn.order])
+    choice = None if turn.vote in (TIE, BAD) else names[turn.vote]
+    return Vote(turn.prompt, tuple(names.values()), choice, turn.vote == BAD, place + 1, turn.voted)
 
 
 def tallied(desk: Desk) -> str:
     """What the votes add up to."""
-    votes = votes_of(desk)
+    votes = desk.votes
     if not votes:
         return NONE
     rows = "".join(
@@ -84,7 +80,7 @@ def tallied(desk: Desk) -> str:
 
 def votes_file(desk: Desk) -> str:
     """One vote a line."""
-    return "".join(vote.to_json() + "\n" for vote in votes_of(desk))
+    return "".join(vote.to_json() + "\n" for vote in desk.votes)
 
 
 def transcript_file(desk: Desk) -> str:
@@ -127,5 +123,5 @@ def told(turn: Turn, pane: Pane, answer: Answer) -> dict[str, Any]:
         "ended_itself": answer.stopped,
         "error": answer.error,
         "blind": turn.blind,
-        "chosen": bool(turn.vote) and turn.ballot.get(turn.vote) == pane,
+        "chosen": turn.chose(pane.key),
     }

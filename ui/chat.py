@@ -206,6 +206,9 @@ def wire(tab: ChatTab, chat: Chat, refs: gr.State, private: dict[str, Any]) -> d
     def linked(request: gr.Request, refs: Refs, prompt: Any, *form: Any) -> tuple[str, str]:
         return chat.linked(session(request), refs, prompt, form)
 
+    def forget(request: gr.Request, refs: Refs) -> str:
+        return chat.forgets(session(request), refs)
+
     def stop(request: gr.Request) -> None:
         chat.halt(session(request))
 
@@ -238,6 +241,7 @@ def wire(tab: ChatTab, chat: Chat, refs: gr.State, private: dict[str, Any]) -> d
     tab.anew.click(begin, refs, tab.views, **private).then(counted, refs, tab.ballots.shown, **private)
     chosen = [refs, tab.differ.one, tab.differ.other, tab.differ.whose]
     tab.differ.run.click(compare, chosen, tab.differ.shown, **heavy)
+    tab.ballots.forget.click(forget, refs, tab.ballots.shown, **private)
     files = [tab.ballots.text, tab.ballots.name]
     for button, made in ((tab.ballots.votes, votes), (tab.ballots.transcript, transcript)):
         button.click(made, refs, files, **private).then(None, files, None, js=blind.SAVE, **private)

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from analysis.votes import Vote
 from transfer.chat import Answer, answer
+from transfer.client import HOSTED
 from transfer.errors import ChatError, TransferscopeError
 from transfer.plan import plan
 from transfer.plane import CORNERS, Control, Mix, Schedule, point
@@ -20,6 +22,8 @@ from .work import Turn
 
 ORDER = ("source_base", "source_tuned", "target_base", "merged", "target_tuned")
 LONGEST = 20_000  # characters of a prompt
+MOST_TOKENS = 1024 if HOSTED else 4096  # of an answer
+SECONDS = 120.0 if HOSTED else float("inf")  # of all answers to one press: others wait for these models too
 Voice = Callable[[Pane, str], Prompter | None]  # how a pane is asked, in a manner; None for an endpoint
 
 
@@ -28,7 +32,7 @@ def sampling_of(temperature: Any, top_p: Any, max_tokens: Any, seed: Any) -> Sam
     return Sampling(
         temperature=number(temperature, "Temperature", 0, 2),
         top_p=number(top_p, "Top-p", 0.01, 1),
-        max_tokens=whole(max_tokens, "Tokens at most", 1, 4096),
+        max_tokens=whole(max_tokens, "Tokens at most", 1, MOST_TOKENS),
         seed=whole(seed, "Seed", 0, 2**31 - 1),
     )
 
@@ -66,7 +70,7 @@ def line_of(question: Question, pane: Pane) -> Line | None:
 class Desk:
     """One for each session. `chosen` is the key of the pane that the dials move; `strip` has answers by α along `line`, all
     asked in the same way (`how`); `sent` is the place of an answer whose prompt is looked at; `owners` says which press may
-    write into which answer."""
+    write into which answer; `votes` are kept whatever becomes of the turns."""
 
     triple: Triple
     talk: Talk
@@ -75,6 +79,7 @@ class Desk:
     line: Line | None = None
     how: tuple = ()
     sent: tuple[int, str] | None = None
+    votes: list[Vote] = field(default_factory=list)
     owners: dict[tuple[int, str], Turn] = field(default_factory=dict)
 
     @staticmethod
@@ -97,6 +102,23 @@ class Desk:
             return False
         self.talk.change(pane.key, at=there, point=True)
         return True
+
+    def stop(self) -> None:
+        """Whatever is being answered is over, as it stands; who still answers may write nothing more."""
+        for question in self.talk.turns:
+            for key in list(question.order):
+                if self.owners.pop((id(question), key), None):
+                    said = question.answers.get(key)
+                    if said and not said.done:
+                        question.answers[key] = replace(said, done=True, halted=True)
+
+    def waiting(self, prompt: str) -> bool:
+        """Whether the last turn has that very prompt, and nobody has said a word to it yet."""
+        last = self.talk.turns[-1] if self.talk.turns else None
+        running = last is not None and any(place == id(last) for place, _ in list(self.owners))
+        return (
+            running and last is not None and last.prompt == prompt and not any(a.tokens for a in last.answers.values())
+        )
 
     @property
     def dials(self) -> tuple[float, float] | None:
@@ -137,7 +159,7 @@ class Desk:
         mine = lambda key: self.owners.get((id(question), key)) is turn
         pictures: list[Answer] = []
         try:
-            for pictures in turn.heed(answer(store, self.triple, asked)):
+            for pictures in turn.heed(answer(store, self.triple, asked), SECONDS):
                 for pane, n, picture in zip(panes, tries, pictures, strict=True):
                     if mine(pane.key):
                         question.hear(pane, way, n, picture)
@@ -219,7 +241,7 @@ class Desk:
         if not asked:
             return
         try:
-            for pictures in turn.heed(answer(store, self.triple, asked)):
+            for pictures in turn.heed(answer(store, self.triple, asked), SECONDS):
                 strip.update(zip(places, pictures, strict=True))
                 yield
         finally:

@@ -79,17 +79,12 @@ def choices(desk: Desk, keep: bool = False) -> list[Any]:
     return [gr.update(choices=listed, value=one), gr.update(choices=listed, value=other)]
 
 
-def texts(prompter: Prompter, ids: Sequence[int]) -> list[str]:
-    """The text of each token."""
-    return pieces(prompter, ids)
-
-
 def run(shared: Shared, session: str, desk: Desk, one: Any, other: Any, whose: Any) -> Iterator[str]:
     """Compare two panes on the last turn that both answered: yields HTML."""
     turn = Turn(shared.turns, f"{session} chat differ")
     try:
         place, first, second = both(desk, str(one), str(other))
-        names = {key: label for key, label in labels(list(desk.talk.turns[place].panes.values())).items()}
+        names = labels(list(desk.talk.turns[place].panes.values()))
         called = (names[str(one)], names[str(other)])
         prompter = shared.prompter(desk.triple)
         text = second if whose == "other" else first
@@ -124,7 +119,8 @@ def both(desk: Desk, one: str, other: str) -> tuple[int, Answer, Answer]:
 
 def by_words(prompter: Prompter, one: Answer, other: Answer, called: tuple[str, str]) -> str:
     """Where the texts part, for models whose weights are not here."""
-    a, b = (list(x.ids) or prompter.tokens(x.text) for x in (one, other))
+    split = lambda text: prompter.tokenizer(text, add_special_tokens=False)["input_ids"]
+    a, b = ([i for i in x.ids if i not in prompter.stops] or split(x.text) for x in (one, other))
     return (
         f"{parting(first_difference(a, b), pieces(prompter, a), pieces(prompter, b), called)}"
         '<p class="ts-faint">An endpoint tells its words and not what it expected, so there are no colours.</p>'

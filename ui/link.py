@@ -5,7 +5,7 @@
     &prompt=…&system=…&manner=own&temperature=0.7&top_p=1&max_tokens=48&seed=3&blind=1&remember=0
 
 A pane is a corner's name, α,β, the same with a schedule (the factor outside of the layers, then one for each), or an
-endpoint's address and model. What a link leaves out is as on a fresh page.
+endpoint's address and model; after a ! its own temperature, top-p, tokens and seed. What a link leaves out is as on a fresh page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from transfer.plane import CORNERS, ROLES, Mix, Schedule, point
 from transfer.sampling import Sampling
 from transfer.talk import FEWEST, MOST, Pane, Way
 
-from .desk import LONGEST, way_of
+from .desk import LONGEST, sampling_of, way_of
 from .inputs import number, words
 
 LONGEST_LINK = 60_000  # characters
@@ -39,8 +39,7 @@ class Setup:
 
 
 def query(setup: Setup) -> str:
-    """The query string, without its question mark. Own sampling of a pane does not travel. Raises ChatError for what no link
-    can hold."""
+    """The query string, without its question mark. Raises ChatError for what no link can hold."""
     one = setup.way
     fields = {
         **{role: setup.refs.get(role, "") for role in ROLES},
@@ -80,6 +79,12 @@ def parse(text: str) -> Setup | None:
 
 def pane_text(pane: Pane) -> str:
     """A pane in a link. Raises ChatError for one that cannot be told there."""
+    own = "!" + ",".join(repr(value) for value in pane.sampling.model_dump().values()) if pane.sampling else ""
+    return who_text(pane) + own
+
+
+def who_text(pane: Pane) -> str:
+    """Who sits there. Raises ChatError."""
     at = pane.at
     if isinstance(at, Endpoint):
         return quote(f"{at.url}|{at.model}", safe=":/|")
@@ -97,7 +102,14 @@ def panes_of(texts: Sequence[str]) -> tuple[Pane, ...]:
     """Raises TransferscopeError."""
     if not FEWEST <= len(texts) <= MOST:
         raise ChatError(f"This link asks for {len(texts)} panes, and there are from {FEWEST} to {MOST}.")
-    return tuple(Pane(f"l{i}", *seat_of(text.strip())) for i, text in enumerate(texts))
+    found = []
+    for i, text in enumerate(texts):
+        who, _, own = text.strip().partition("!")
+        numbers = own.split(",") if own else []
+        if numbers and len(numbers) != 4:
+            raise ChatError(f"This link has a pane “{text[:60]}” whose sampling is not four numbers.")
+        found.append(Pane(f"l{i}", *seat_of(who), sampling=sampling_of(*numbers) if numbers else None))
+    return tuple(found)
 
 
 def seat_of(text: str) -> tuple[Mix | Endpoint, bool]:

@@ -15,7 +15,7 @@ from .inputs import number
 from .markup import HERO
 from .presets import CUSTOM, Preset, is_pocket, read_presets, read_suggestions
 from .shared import Shared
-from .work import halt, notice, say
+from .work import notice, say
 
 QUESTIONS = 4  # suggested on the first tab; the Chat tab has them all
 
@@ -108,7 +108,8 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         fetched = first.download.click(shown_stop, None, first.stop, **private).then(
             partial(triple.fetch, shared), refs, [first.report, first.download], concurrency_limit=2, **private
         )
-        done = fetched.then(lambda: gr.update(visible=False), None, first.stop, **private)
+        seated = fetched.then(talked, [refs, asked.pending], [*asked.views, *asked.forms, asked.pending], **private)
+        done = seated.then(lambda: gr.update(visible=False), None, first.stop, **private)
         comparing.append(done.then(**then_compare, concurrency_id="compare", **private))
         ended = first.stop.click(lambda: gr.update(visible=False), None, first.stop, cancels=[fetched], **private)
         ended.then(**checked, **private)
@@ -158,10 +159,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         # Chat
         def leave(request: gr.Request) -> None:
             session = str(request.session_hash)
-            for key in [key for key in shared.turns if key.startswith(session)]:
-                halt(shared.turns, key)
-                shared.turns.pop(key, None)
-            shared.desks.pop(session, None)
+            shared.leave(session)
             if HOSTED:
                 shared.results.forget(session)
 

@@ -173,7 +173,7 @@ def card(
         said(answer, turn.hidden),
         [] if answer is None else marks(answer, shown, turn.ways[key].system, turn.hidden),
     )
-    if turn.blind and not turn.hidden and turn.vote == key:
+    if turn.chose(key):
         badges.insert(0, '<span class="ts-badge ts-ok">your vote</span>')
     foot = "" if answer is None or turn.hidden else footer(answer)
     acts = []
@@ -196,7 +196,7 @@ def said(answer: Answer | None, hidden: bool = False) -> str:
     text = html.escape(answer.text.strip())
     thought = (
         f"<details class='ts-thought'><summary>thought</summary>{html.escape(answer.thought)}</details>"
-        if answer.thought
+        if answer.thought and not hidden
         else ""
     )
     cursor = "" if answer.done else '<span class="ts-cursor"></span>'
@@ -232,6 +232,12 @@ def marks(answer: Answer, shown: Suggestion | None, system: str, hidden: bool = 
         found.append(
             badge("goes on with the text", "plain", "This model has no chat template: it is given the plain text.")
         )
+    if answer.without:
+        found.append(
+            badge(f"without {', '.join(answer.without)}", "warning", "This endpoint does not take these settings.")
+        )
+    if "lack" in answer.manner:
+        found.append(badge("asked through another template", "warning", f"It was sent the {answer.manner}."))
     if system.strip() and answer.sent and system.strip() not in answer.sent:
         found.append(badge("without the system prompt", "warning", "This chat template leaves the system prompt out."))
     return found

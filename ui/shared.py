@@ -15,6 +15,7 @@ from analysis.results import Results
 from transfer.checkpoint import Checkpoint, find_folder, open_folder
 from transfer.errors import CheckpointError, TransferscopeError, TripleError
 from transfer.hub import HOSTED, looks_like_hub_id, open_hub
+from transfer.live import open_tokenizer
 from transfer.plane import ROLES, Mix
 from transfer.prompt import Prompter, prompter_for
 from transfer.store import Store
@@ -23,7 +24,9 @@ from transfer.triple import Triple, open_checkpoint, open_triple, size
 
 from .desk import Desk
 from .presets import pocket_folder
-from .work import Turn
+from .work import Turn, halt
+
+MOST_DESKS = 64 if HOSTED else 512
 
 
 class Shelf:
@@ -89,7 +92,8 @@ class Shared:
     turns: dict[str, Turn] = field(default_factory=dict)  # by session and button, its latest press
     results: Results = field(default_factory=Results)
     _triples: Shelf = field(default_factory=lambda: Shelf(32))
-    desks: dict[str, Desk] = field(default_factory=dict)  # by session
+    desks: dict[str, Desk] = field(default_factory=dict)  # by session, the longest unused first
+    _tokenizers: Shelf = field(default_factory=lambda: Shelf(16))
     _desks_lock: threading.Lock = field(default_factory=threading.Lock)
     _prompters: Shelf = field(default_factory=lambda: Shelf(32))
     _looks: Shelf = field(default_factory=lambda: Shelf(64))
@@ -119,7 +123,7 @@ class Shared:
 
     def prompter(self, triple: Triple) -> Prompter:
         """How all points are asked in the same words, as they are when they are scored."""
-        return self._prompters.get(triple.identity, lambda: Prompter(triple))
+        return self._prompters.get(triple.identity, lambda: Prompter(triple, opened=self.tokenizer))
 
     def voice(self, triple: Triple, pane: Pane, manner: str) -> Prompter | None:
         """How a pane is asked in a chat; None for an endpoint, which knows that itself."""
@@ -128,15 +132,34 @@ class Shared:
             return None
         manner = "tuned" if pane.point and manner == "own" else manner
         key = (triple.identity, mix.corner or "", manner)
-        return self._prompters.get(key, lambda: prompter_for(triple, mix, manner))
+        return self._prompters.get(key, lambda: prompter_for(triple, mix, manner, self.tokenizer))
+
+    def tokenizer(self, triple: Triple, role: str) -> Any:
+        """The tokenizer of a role: large ones take a while and some memory."""
+        return self._tokenizers.get(
+            (str(triple.checkpoints[role].folder), triple.checkpoints[role].identity),
+            lambda: open_tokenizer(triple, role),
+        )
 
     def desk(self, session: str, triple: Triple) -> Desk:
-        """What a session's Chat tab holds; a new one for another triple."""
+        """What a session's Chat tab holds; a new one for another triple. Those longest unused make way."""
         with self._desks_lock:
-            found = self.desks.get(session)
+            found = self.desks.pop(session, None)
             if found is None or found.triple.identity != triple.identity:
-                found = self.desks[session] = Desk.new(triple)
-            return found
+                found = Desk.new(triple)
+            self.desks[session] = found
+            going = list(self.desks)[:-MOST_DESKS]
+        for one in going:
+            self.leave(one)
+        return found
+
+    def leave(self, session: str) -> None:
+        """Stop what a session began, and forget what it held."""
+        for key in [key for key in list(self.turns) if key.startswith(f"{session} ")]:  # no other's that begins alike
+            halt(self.turns, key)
+            self.turns.pop(key, None)
+        with self._desks_lock:
+            self.desks.pop(session, None)
 
     def comparison(self, triple: Triple, alpha: float | None) -> Comparison | None:
         """The best comparison made before, exact or sampled; at whatever α where None is asked for."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from analysis.divergence import pieces
 from analysis.sweep import depth
 from transfer.endpoint import Endpoint
 from transfer.endpoint import models as models_of
@@ -15,14 +16,14 @@ from transfer.prompt import Prompter
 from transfer.talk import Pane
 from transfer.talk import Turn as Question
 
-from . import differ, link, seat
+from . import blind, differ, link, seat
 from .desk import LONGEST, Desk, way_of
 from .inputs import words
 from .panes import EMPTY, labels, lineup, named, sent_html, strip_html, turn_html
 from .presets import Suggestion, is_pocket
 from .shared import Shared
 from .triple import Refs
-from .work import Turn, halt, notice, say
+from .work import Turn, halt, notice, say, supersede
 
 ALL = "all"
 OVER = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # α of the whole strip
@@ -73,15 +74,17 @@ class Chat:
         found, pane = turn.answers.get(desk.sent[1]), turn.panes.get(desk.sent[1])
         if not found or not pane or not found.prompt or turn.hidden:
             return ""
-        texts = differ.texts(self.shared.prompter(desk.triple), found.prompt)
+        texts = pieces(self.shared.prompter(desk.triple), found.prompt)
         return sent_html(found, labels([pane])[pane.key], texts)
 
-    def formed(self, desk: Desk, keep: bool = False, who: Any = None) -> Values:
-        """Values for ChatTab.forms; with `keep` of the choices alone, so that nothing typed is lost."""
+    def formed(self, desk: Desk, keep: bool = False, who: Any = None, gone: bool = False) -> Values:
+        """Values for ChatTab.forms; with `keep` of the choices alone, so that nothing typed is lost. A pane that is `gone` is
+        not asked any more."""
         at, names = desk.dials, labels(desk.talk.panes)
         panes = [(f"{i + 1}: {names[p.key]}", p.key) for i, p in enumerate(desk.talk.panes)]
         dials = [gr.skip()] * 2 if keep or at is None else list(at)
-        to = gr.update(choices=[("All panes", ALL), *panes])
+        listed = [("All panes", ALL), *panes]
+        to = gr.update(choices=listed, value=ALL) if gone else gr.update(choices=listed)
         return [*dials, to, *seat.filled(desk, keep, who), *differ.choices(desk, keep)]
 
     def blank(self, why: str) -> Values:
@@ -117,15 +120,20 @@ class Chat:
 
     def halt(self, session: str) -> None:
         """Stop whatever answers on this tab."""
-        for key in [key for key in list(self.shared.turns) if key.startswith(f"{session} {KEY}")]:
+        for key in self.pressed(session):
             halt(self.shared.turns, key)
+
+    def pressed(self, session: str) -> list[str]:
+        """The keys of this tab's presses."""
+        return [key for key in list(self.shared.turns) if key.startswith(f"{session} {KEY} ")]
 
     def opened(self, session: str, refs: Refs, pending: Any) -> Values:
         """A newly chosen triple, with the panes of a link where one was followed: views, forms and no panes pending."""
-        self.halt(session)
+        for key in self.pressed(session):  # what still answers is of other models, and has no last word here
+            supersede(self.shared.turns, key)
         desk, views = self.found(session, refs)
-        if desk is None:
-            return [*views, *SAME, None]
+        if desk is None:  # weights may still be on the Hub: the link's panes wait for them
+            return [*views, *SAME, pending]
         try:
             for pane in pending or ():
                 self.seatable(desk, pane)
@@ -175,13 +183,17 @@ class Chat:
         self, session: str, refs: Refs, prompt: Any, to: Any, dials: Sequence[Any], form: Sequence[Any]
     ) -> Pictures:
         """Ask: yields values for (*views, prompt)."""
-        self.halt(session)
-        turn = self.turn(session, "ask")
         given = prompt if isinstance(prompt, str) else ""
         desk, views = self.found(session, refs)
         if desk is None:
             yield [*views, given]
             return
+        if desk.waiting(given.strip()):  # a double click
+            yield [*self.looked(desk, past=False), gr.skip()]
+            return
+        self.halt(session)
+        desk.stop()
+        turn = self.turn(session, "ask")
         question = None
         try:
             way = way_of(*form[:-1])
@@ -216,10 +228,13 @@ class Chat:
         """A dial has come to rest: the chosen pane answers the last prompt again from there. Yields views; raises
         TransferscopeError."""
         turn = self.turn(session, "scrub")
+        way_of(*form[:-1])  # before anything moves
         question = desk.talk.turns[-1] if desk.talk.turns else None
         if question and question.hidden:
             raise ChatError("The last turn is blind. Vote first, then move the dials.")
-        if desk.dial(*dials) and question:
+        moved = desk.dial(*dials)
+        then = question.panes.get(desk.chosen) if question else None
+        if question and (moved or (then and then.at != desk.talk.pane(desk.chosen).at)):
             yield from self.again(desk, turn, question, [desk.chosen], form, anew=False)
         else:
             yield self.looked(desk)
@@ -289,7 +304,7 @@ class Chat:
             else:
                 prompt, box = self.act(session, desk, str(what), given)
                 keep = what not in ("set", "add", "remove")
-                yield [*self.looked(desk), *self.formed(desk, keep), prompt, box]
+                yield [*self.looked(desk), *self.formed(desk, keep, gone=what == "remove"), prompt, box]
         except (ValueError, TypeError, LookupError, ArithmeticError):
             yield [*self.looked(desk, notice(OLD, "error")), *rest]
         except Exception as error:
@@ -326,11 +341,13 @@ class Chat:
             desk.chosen, box = talk.add(point(0.5), point=True).key, gr.update(open=True)
         elif what in ("edit", "undo"):
             self.halt(session)
+            desk.stop()
             prompt = talk.cut(int(given[0]) if what == "edit" else -1)
             desk.sent = None
         elif what == "vote":
             question, choice = talk.turn(int(given[0])), given[1]
             question.cast(question.order[choice] if isinstance(choice, int) else str(choice), now())
+            desk.votes.append(blind.vote_of(question, int(given[0]) % len(talk.turns)))
             desk.note()
         elif what == "sent":
             talk.turn(int(given[0]))
@@ -397,6 +414,14 @@ class Chat:
         desk.talk.turns.clear()
         desk.sent = None
         return self.looked(desk)
+
+    def forgets(self, session: str, refs: Refs) -> str:
+        """All votes away: what then stands in their place."""
+        desk, _ = self.found(session, refs)
+        if desk is None:
+            return blind.NONE
+        desk.votes.clear()
+        return blind.tallied(desk)
 
 
 def now() -> str:

@@ -90,12 +90,14 @@ class Turn:
         """False once a later press has taken over: say nothing more then."""
         return self.turns.get(self.key) is self
 
-    def heed(self, work: Iterator[Item]) -> Iterator[Item]:
-        """The items of `work` as long as the turn lasts; then the work is closed."""
+    def heed(self, work: Iterator[Item], seconds: float = float("inf")) -> Iterator[Item]:
+        """The items of `work` as long as the turn lasts, and so many seconds at most; then the work is closed."""
         self.over.clear()
+        began = time.monotonic()
         try:
             with closing(work):  # type: ignore[type-var]
                 for item in work:
+                    self.halted = self.halted or time.monotonic() - began > seconds
                     if self.halted or not self.current:
                         return
                     yield item
