@@ -239,8 +239,15 @@ def test_one_that_hangs_up_and_one_that_goes_free_the_work(chromium, server):
         page.wait_for_selector("#report .ts-findings")
         chat(page)
         endpoint_pane(page, fake.url, "served", "sk-never-shown")
+        singing = "document.querySelector('#panes .ts-pane.endpoint')?.innerText.includes('onerror')"
         ask(page, "Sing", wait=False)
-        page.wait_for_function("document.querySelector('#panes .ts-pane.endpoint')?.innerText.includes('onerror')")
+        page.wait_for_function(singing)
+        page.locator("#stop-chat").click()  # what was said stays, and is said to have been stopped
+        page.wait_for_function("document.querySelector('#panes .ts-pane.endpoint')?.innerText.includes('stopped')")
+        page.wait_for_function("!document.querySelector('.ts-cursor')")
+        assert fake.left.get(timeout=20) and "onerror" in pane(page, "endpoint").inner_text()
+        ask(page, "Sing on", wait=False)
+        page.wait_for_function(singing)
         assert page.locator("#panes img").count() == 0  # what a model says is text
         assert "sk-never-shown" not in page.content()
         assert fake.log[-1].headers["Authorization"] == "Bearer sk-never-shown"

@@ -129,21 +129,6 @@ def test_the_whole_journey(chromium, server, tmp_path):
         assert page.locator("#prompt textarea").input_value() == "Tell"
         seed.fill("0")
 
-        # Stop in the middle of a long answer: the panes say so. (The bases ramble as far as they may.)
-        page.locator("#anew").click()
-        page.wait_for_function("!document.querySelector('.ts-pane')")
-        page.locator("#prompt textarea").fill(shown.prompt)
-        page.locator("#all-max-tokens input[type=number]").fill("1024")
-        page.evaluate(  # from within: these answers take less time than it does to tell the browser to press
-            """() => new MutationObserver((_, watch) => { if (document.querySelector('#panes .ts-pane.target_base .ts-cursor')
-                && document.querySelector('#panes .ts-pane.target_base .ts-answer').textContent.length > 20) {
-                watch.disconnect(); document.querySelector('#stop-chat').click() } })
-                .observe(document.querySelector('#panes'), {subtree: true, childList: true})"""
-        )
-        page.locator("#ask").click()
-        wait_for_answers(page, shown.prompt)
-        assert "stopped" in page.locator("#panes .ts-pane .ts-badge").all_inner_texts()
-
         # Compare: tiles, both figures, another measure, the table as CSV.
         tab(page, "Compare")
         page.wait_for_selector("#heat .js-plotly-plot .heatmaplayer")
