@@ -46,8 +46,13 @@ SEATS = st.one_of(
     SCHEDULES.map(lambda at: (at, True)),
     ENDPOINTS.map(lambda at: (at, False)),
 )
-PANES = st.lists(SEATS, min_size=2, max_size=6).map(
-    lambda seats: tuple(Pane(f"l{i}", at, point) for i, (at, point) in enumerate(seats))
+DRAWN = st.builds(
+    lambda temperature, top_p, tokens, seed: Sampling(temperature=temperature, top_p=top_p, max_tokens=tokens, seed=seed),
+    st.integers(0, 40).map(lambda n: n / 20), st.integers(1, 100).map(lambda n: n / 100), st.integers(1, 4096),
+    st.integers(0, 2**31 - 1),
+)  # fmt: skip
+PANES = st.lists(st.tuples(SEATS, st.none() | DRAWN), min_size=2, max_size=6).map(
+    lambda seats: tuple(Pane(f"l{i}", at, point, own) for i, ((at, point), own) in enumerate(seats))
 )
 REFS = st.fixed_dictionaries({role: st.text(max_size=40) for role in ROLES}).filter(lambda refs: any(refs.values()))
 WAYS = st.builds(
@@ -59,12 +64,10 @@ SETUPS = st.builds(Setup, REFS, st.one_of(st.just(()), PANES), st.text(max_size=
 
 
 def told(panes) -> list[tuple]:
-    """What of panes travels: who sits there and whether as a point, not a key. Whether the merged model is called by its
-    name or by its place makes no difference to it."""
-    return [
-        (at.url, at.model) if isinstance(at := pane.at, Endpoint) else (at, pane.point or at == CORNERS["merged"])
-        for pane in panes
-    ]
+    """What of panes travels: who sits there, whether as a point, and how it draws, not a key. Whether the merged model is
+    called by its name or by its place makes no difference to it."""
+    who = lambda at, point: (at.url, at.model) if isinstance(at, Endpoint) else (at, point or at == CORNERS["merged"])
+    return [(*who(pane.at, pane.point), pane.sampling) for pane in panes]
 
 
 @settings(deadline=None)
@@ -152,6 +155,11 @@ def test_what_a_link_leaves_out_is_as_on_a_fresh_page():
         ({"panes": "merged;http://|m"}, "no host"),
         ({"panes": f"merged;http://host/v1|{'m' * 401}"}, "Model has 401 characters"),
         ({"panes": "merged;file:///etc/passwd"}, "neither"),
+        ({"panes": "merged;merged!1,1,48"}, "sampling is not four numbers"),
+        ({"panes": "merged;0.8,1!1,1,48,0,0"}, "sampling is not four numbers"),
+        ({"panes": "merged;merged!3,1,48,0"}, "Temperature must lie"),
+        ({"panes": "merged;merged!0,1,48,x"}, "Seed must be a number"),
+        ({"panes": "merged;!0,1,48,0"}, "neither"),
         ({"prompt": "x" * (LONGEST + 1)}, "The prompt has 20,001 characters"),
         ({"system": "x" * (LONGEST + 1)}, "The system prompt has 20,001"),
         ({"source_base": "x" * 401}, "source_base has 401 characters"),
@@ -176,7 +184,18 @@ JUNK = st.one_of(
     st.integers().map(str),
     st.text("0123456789.,~;|eE-+naif%", max_size=40),
     st.text("htps:/@?#[].%|;v1~ é\x00", max_size=30).map(lambda s: f"http://{s}"),
-    st.sampled_from([*CORNERS, "http://[", "https%3A//%zz|%00", "http://xn--\u0301.a/", "1,1~" + "1," * 50]),
+    st.sampled_from(
+        [
+            *CORNERS,
+            "merged!",
+            "merged!1,1,48,0",
+            "1,1!nan,1,1,1",
+            "http://[",
+            "https%3A//%zz|%00",
+            "http://xn--\u0301.a/",
+            "1,1~" + "1," * 50,
+        ]
+    ),
 )
 NAMES = st.sampled_from(
     [*ROLES, "panes", "prompt", "system", "manner", "temperature", "top_p", "max_tokens", "seed", "blind"]

@@ -12,7 +12,7 @@ from transfer.endpoint import Endpoint
 from transfer.errors import ChatError
 from transfer.plane import CORNERS, point
 from transfer.sampling import Sampling
-from transfer.talk import BAD, FEWEST, MOST, MOST_TURNS, TIE, Pane, Talk, Way, history
+from transfer.talk import BAD, FEWEST, KEPT, MOST, MOST_TURNS, TIE, Pane, Talk, Way, history
 
 FIVE = [CORNERS[role] for role in ("source_base", "source_tuned", "target_base", "merged", "target_tuned")]
 GREEDY = Sampling()
@@ -274,6 +274,25 @@ def test_panes_are_seated_anew_under_keys_of_this_conversation():
     assert talk.panes == before
 
 
+def test_of_earlier_turns_the_prompts_go_and_the_answers_stay():
+    talk = Talk(FIVE[:2])
+    for n in range(KEPT + 3):
+        turn = talk.ask(f"Question {n}?")
+        for pane in talk.panes:
+            sent = Answer(
+                pane.at, GREEDY, sent="sent", prompt=(1, 2), ids=(3,), text=f"answer {n}", tokens=1, done=True
+            )
+            turn.hear(pane, Way(GREEDY), 0, sent)
+    kept = [turn.answers["p1"].prompt != () for turn in talk.turns]
+    assert all(kept[-KEPT:]) and not any(kept[:2])
+    for n, turn in enumerate(talk.turns):
+        for found in turn.answers.values():
+            assert (found.text, found.ids, found.tokens) == (f"answer {n}", (3,), 1)
+            assert bool(found.sent) == bool(found.prompt)
+    last = talk.ask("And now?")
+    assert len(asked(talk, last, "p1")) == 2 * (KEPT + 3) + 1
+
+
 def test_two_turns_of_the_same_words_are_two():
     talk = Talk(FIVE[:2])
     first = talk.ask("Who?")
@@ -378,6 +397,22 @@ def test_a_vote_is_for_an_answer_and_not_for_what_stands_there_later():
     assert not turn.chose("p2")
     turn.hear(moved, Way(GREEDY), 0, voted)
     assert turn.chose("p2")
+
+
+def test_another_answer_of_the_same_pane_is_not_the_one_that_was_voted_for():
+    turn = Talk(FIVE[:2]).ask("Who?", blind=True)
+    said(turn, p1="I.", p2="You.")
+    assert not turn.chose("p1") and not turn.chose("p2")
+    turn.cast("p1", NOW)
+    voted = turn.answers["p1"]
+    for other in ({"text": "We."}, {"sampling": Sampling(seed=1)}, {"at": point(0.5)}):
+        turn.answers["p1"] = replace(voted, **other)
+        assert not turn.chose("p1") and not turn.chose("p2")
+    for vote in (TIE, BAD):
+        tied = Talk(FIVE[:2]).ask("Who?", blind=True)
+        said(tied, p1="I.", p2="You.")
+        tied.cast(vote, NOW)
+        assert not any(tied.chose(key) for key in ("p1", "p2", vote))
 
 
 def test_what_a_pane_is_asked_goes_through_its_own_prompter():

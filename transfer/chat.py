@@ -210,6 +210,11 @@ class Growing:
         return self.answer
 
 
+def is_long(asked: Asked) -> bool:
+    """Whether something was said before."""
+    return any(message["role"] == "assistant" for message in asked.messages)
+
+
 def fit(rows: dict[int, Row], members: Sequence[int], number: int, prompter: Prompter | None) -> bool:
     """Whether a row's positions stay within its context for as long as the longest row of its batch goes on."""
     longest = max(rows[n].most for n in members)
@@ -246,7 +251,12 @@ def answer(store: Store, triple: Triple, asked: Sequence[Asked]) -> Generator[li
             rows[number] = Row(ids, one.sampling, frozenset(one.prompter.stops), room)
             panes[-1].answer = Answer(one.at, one.sampling, sent, one.prompter.manner, tuple(ids))
         except ChatError as error:
-            panes[-1].answer = Answer(one.at, one.sampling, done=True, error=str(error))
+            more = (
+                " The conversation so far counts too: begin a new one."
+                if is_long(one) and "tokens" in str(error)
+                else ""
+            )
+            panes[-1].answer = Answer(one.at, one.sampling, done=True, error=f"{error}{more}")
     if all(pane.answer.done for pane in panes):
         raise ChatError(panes[0].answer.error if panes else "There is no pane to ask. Add one.")
     outside = [n for n, one in enumerate(asked) if one.prompter is None and not panes[n].answer.done]

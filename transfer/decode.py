@@ -86,7 +86,8 @@ def decode(
     for i, row in enumerate(rows):
         ids[i, width - len(row.prompt) :] = torch.tensor(row.prompt)
         mask[i, width - len(row.prompt) :] = 1
-    torch.set_num_threads(threads_for(held.nbytes))
+    # By the size of one model: threads that share a small product wait for one another wherever a core is busy.
+    torch.set_num_threads(threads_for(held.nbytes // (len(rows) if isinstance(held, Stack) else 1)))
     drawn = [Chooser(rows)] if any(row.sampling.temperature for row in rows) else []
     # A row's end is the teller's business: ids that end an answer are not the same for all rows.
     plain = GenerationConfig(

@@ -52,16 +52,17 @@ def build() -> Ballots:
     return Ballots(shown, votes, transcript, forget, text, name)
 
 
-def vote_of(turn: Turn, place: int) -> Vote:
-    """The vote of a turn that has one, the panes called as they are now."""
+def vote_of(turn: Turn, place: int) -> tuple[Vote, dict[str, Any]]:
+    """The vote of a turn that has one, the panes called as they are now, and by these names what it was on."""
     names = labels([turn.panes[key] for key in turn.order])
     choice = None if turn.vote in (TIE, BAD) else names[turn.vote]
-    return Vote(turn.prompt, tuple(names.values()), choice, turn.vote == BAD, place + 1, turn.voted)
+    on = {name: told(turn, turn.panes[key], turn.answers[key]) for key, name in names.items()}
+    return Vote(turn.prompt, tuple(names.values()), choice, turn.vote == BAD, place + 1, turn.voted), on
 
 
 def tallied(desk: Desk) -> str:
     """What the votes add up to."""
-    votes = desk.votes
+    votes = [vote for vote, _ in desk.votes]
     if not votes:
         return NONE
     rows = "".join(
@@ -79,8 +80,8 @@ def tallied(desk: Desk) -> str:
 
 
 def votes_file(desk: Desk) -> str:
-    """One vote a line."""
-    return "".join(vote.to_json() + "\n" for vote in desk.votes)
+    """One vote a line, with all that was voted on."""
+    return "".join(json.dumps(json.loads(vote.to_json()) | {"answers": on}) + "\n" for vote, on in desk.votes)
 
 
 def transcript_file(desk: Desk) -> str:

@@ -158,12 +158,14 @@ def wire(tab: ChatTab, chat: Chat, refs: gr.State, private: dict[str, Any]) -> d
     def ask(request: gr.Request, refs: Refs, prompt: Any, to: Any, *rest: Any) -> Iterator[list[Any]]:
         yield from chat.asks(session(request), refs, prompt, to, rest[:dials], rest[dials:])
 
-    def fresh(request: gr.Request, refs: Refs, prompt: Any, *rest: Any) -> Iterator[list[Any]]:
-        chat.begins(session(request), refs)
-        yield from chat.asks(session(request), refs, prompt, ALL, rest[:dials], rest[dials:])
+    def shown(request: gr.Request, refs: Refs, prompt: Any, *rest: Any) -> Iterator[list[Any]]:
+        *form, _, hide = rest[dials:]  # a suggested question is asked by itself
+        yield from chat.asks(session(request), refs, prompt, ALL, rest[:dials], [*form, False, hide])
 
-    def act(event: gr.EventData, request: gr.Request, refs: Refs, who: Any, *rest: Any) -> Iterator[list[Any]]:
-        yield from chat.acts(session(request), refs, event.mark, who, rest[:dials], rest[dials:])
+    def act(
+        event: gr.EventData, request: gr.Request, refs: Refs, who: Any, typed: Any, *rest: Any
+    ) -> Iterator[list[Any]]:
+        yield from chat.acts(session(request), refs, event.mark, who, typed, rest[:dials], rest[dials:])
 
     def over(request: gr.Request, refs: Refs, *rest: Any) -> Iterator[list[Any]]:
         yield from chat.fills(session(request), refs, rest[:dials], rest[dials:])
@@ -218,23 +220,24 @@ def wire(tab: ChatTab, chat: Chat, refs: gr.State, private: dict[str, Any]) -> d
         "outputs": [*tab.views, tab.prompt],
         **heavy,
     }
-    anew = {**asking, "fn": fresh, "inputs": [refs, tab.prompt, *tab.dials, *tab.settings]}
+    anew = {**asking, "fn": shown, "inputs": [refs, tab.prompt, *tab.dials, *tab.settings]}
     tab.ask.click(**asking)
     tab.prompt.submit(**asking)
     for button in tab.suggested:
         button.click(lambda text: text, button, tab.prompt, **private).then(**anew)
     acted = tab.listener.select(
         act,
-        [refs, tab.seat.who, *tab.dials, *tab.settings],
+        [refs, tab.seat.who, tab.prompt, *tab.dials, *tab.settings],
         [*tab.views, *tab.forms, tab.prompt, tab.seat.box],
         **heavy,
     )
     acted.then(counted, refs, tab.ballots.shown, **private)
     tab.over.click(over, [*with_dials, *tab.settings], tab.views, **heavy)
     both = [*tab.views, *tab.forms]
-    tab.seat.set.click(set_pane, [*with_dials, *tab.seat.fields], both, **private)
-    tab.seat.add.click(add_pane, [*with_dials, *tab.seat.fields], both, **private)
-    tab.seat.models.click(offers, [*with_dials, *tab.seat.fields], tab.told, **private)
+    seats = {"inputs": [*with_dials, *tab.seat.fields], "outputs": [*both, tab.seat.told], **private}
+    for button, seated in ((tab.seat.set, set_pane), (tab.seat.add, add_pane)):
+        button.click(seated, **seats).then(**again(tab, chat, refs, private))
+    tab.seat.models.click(offers, [*with_dials, *tab.seat.fields], tab.seat.told, **private)
     tab.seat.which.input(choose, [refs, tab.seat.which], both, **private)
     tab.seat.who.input(seat.asked_for, tab.seat.who, [tab.seat.depth_row, tab.seat.endpoint_row], **private)
     tab.seat.own.input(lambda on: gr.update(visible=bool(on)), tab.seat.own, tab.seat.own_row, **private)

@@ -31,14 +31,27 @@ def listener(*boxes: str) -> gr.HTML:
 DEEDS = """
 document.addEventListener('click', event => {
     const pressed = event.target.closest('[data-act]');
-    if (pressed && !pressed.disabled) trigger('select', {mark: JSON.parse(pressed.dataset.act)});
+    if (!pressed || pressed.disabled) return;
+    const act = pressed.dataset.act;
+    trigger('select', {mark: JSON.parse(act)});
+    [300, 900].forEach(wait => setTimeout(() => {  // what was pressed is drawn anew, and keeps the focus
+        if (document.activeElement !== document.body) return;
+        [...document.querySelectorAll('[data-act]')].find(other => other.dataset.act === act)?.focus({preventScroll: true});
+    }, wait));
 });
-let rest = 0;
-document.addEventListener('input', event => {
-    if (!event.target.closest('DIALS')) return;
+let rest = 0, strip = '';
+const moved = event => {  // also by the button that sets a dial back, and by leaving a number that had to be cut
+    const dial = event.target.closest('DIALS');
+    if (!dial || (event.type === 'click' && !event.target.closest('button'))) return;
     clearTimeout(rest);
     rest = setTimeout(() => trigger('select', {mark: ['rest']}), 250);
-});
+};
+['input', 'click', 'focusout'].forEach(name => document.addEventListener(name, moved));
+setInterval(() => {  // the present answer of a strip is in sight
+    const now = document.querySelector('.ts-strip .ts-now');
+    if (now && now.textContent !== strip) now.parentElement.scrollLeft = now.offsetLeft - now.parentElement.offsetLeft - 80;
+    strip = now?.textContent ?? '';
+}, 500);
 """
 
 

@@ -70,7 +70,8 @@ def line_of(question: Question, pane: Pane) -> Line | None:
 class Desk:
     """One for each session. `chosen` is the key of the pane that the dials move; `strip` has answers by α along `line`, all
     asked in the same way (`how`); `sent` is the place of an answer whose prompt is looked at; `owners` says which press may
-    write into which answer; `votes` are kept whatever becomes of the turns."""
+    write into which answer; `votes`, each with what it was on, are kept whatever becomes of the turns; `editing` is the place of the turn that the
+    next question takes."""
 
     triple: Triple
     talk: Talk
@@ -79,7 +80,8 @@ class Desk:
     line: Line | None = None
     how: tuple = ()
     sent: tuple[int, str] | None = None
-    votes: list[Vote] = field(default_factory=list)
+    votes: list[tuple[Vote, dict[str, Any]]] = field(default_factory=list)
+    editing: int | None = None
     owners: dict[tuple[int, str], Turn] = field(default_factory=dict)
 
     @staticmethod
@@ -232,7 +234,7 @@ class Desk:
         self.talk.change(pane.key, point=True)
         tries = question.tries.get(pane.key, 0)
         self.begin(line, self.how_of(pane, way, tries))
-        strip, places = self.strip, [alpha for alpha in alphas if alpha not in self.strip]
+        strip, places = self.strip, [a for a in alphas if a not in self.strip or self.strip[a].halted]
         base = pane.at
         panes = [
             replace(pane, at=replace(point(a, line.beta), schedule=base.schedule, control=base.control)) for a in places
@@ -246,5 +248,5 @@ class Desk:
                 yield
         finally:
             for alpha in places:
-                if alpha in strip and not strip[alpha].done:
-                    del strip[alpha]
+                if alpha in strip and not strip[alpha].done:  # what was said until then stays, and is asked for anew
+                    strip[alpha] = replace(strip[alpha], done=True, halted=True)

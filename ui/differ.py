@@ -89,7 +89,7 @@ def run(shared: Shared, session: str, desk: Desk, one: Any, other: Any, whose: A
         prompter = shared.prompter(desk.triple)
         text = second if whose == "other" else first
         if not all(isinstance(a.at, Mix) for a in (first, second)):
-            yield by_words(prompter, first, second, called)
+            yield on(desk.talk.turns[place].prompt) + by_words(prompter, first, second, called)
             return
         sides = [Side(a.at, a.prompt, a.ids) for a in (first, second)]  # type: ignore[arg-type]
         yield notice("Reading the answer with both models …")
@@ -98,9 +98,14 @@ def run(shared: Shared, session: str, desk: Desk, one: Any, other: Any, whose: A
         )
         for found in turn.heed(work):
             if found is not None:
-                yield shown(found, called, called[whose == "other"])
+                yield on(desk.talk.turns[place].prompt) + shown(found, called, called[whose == "other"])
     except Exception as error:
         yield notice(say(error), "error")
+
+
+def on(prompt: str) -> str:
+    """Which question it is about."""
+    return f'<p class="ts-faint" dir="auto">On “{html.escape(prompt[:200])}”</p>'
 
 
 def both(desk: Desk, one: str, other: str) -> tuple[int, Answer, Answer]:

@@ -141,7 +141,7 @@ def turn_html(
     told = f"<span>{html.escape(shown.why)} Right: “{html.escape(shown.expect)}”</span>" if shown else ""
     vote = ballot(turn, place) if turn.blind else ""
     return (
-        f'<section class="ts-turn"><div class="ts-asked"><b>{html.escape(turn.prompt)}</b>{told}'
+        f'<section class="ts-turn"><div class="ts-asked"><b dir="auto">{html.escape(turn.prompt)}</b>{told}'
         f'<span class="ts-acts">{"".join(acts)}</span></div>'
         f'<div class="ts-panes">{"".join(cards)}</div>'
         f"{vote}</section>"
@@ -206,7 +206,7 @@ def said(answer: Answer | None, hidden: bool = False) -> str:
             f'{kept}<p class="ts-answer ts-broken">{html.escape("This one broke off." if hidden else answer.error)}</p>'
         )
     if text or answer.done:
-        return f'{thought}<p class="ts-answer">{text or "<i>(nothing)</i>"}{cursor}</p>'
+        return f'{thought}<p class="ts-answer" dir="auto">{text or "<i>(nothing)</i>"}{cursor}</p>'
     return f'{thought}<p class="ts-answer ts-waiting">{cursor}</p>'
 
 
@@ -245,7 +245,10 @@ def marks(answer: Answer, shown: Suggestion | None, system: str, hidden: bool = 
 
 def footer(answer: Answer) -> str:
     """Speed, time to the first token, and who really answered."""
-    speed = f"{answer.speed:,.0f} tokens/s" if answer.speed else f"{answer.tokens} tokens" if answer.tokens else "…"
+    count = f"{answer.tokens} token{'s' if answer.tokens != 1 else ''}"
+    speed = f"{answer.speed:,.0f} tokens/s" if answer.speed else count if answer.tokens or answer.done else "…"
+    if answer.sampling.temperature:
+        speed += f" · seed {answer.sampling.seed}"
     first = f" · <span>first after {answer.first:.2f} s</span>" if answer.first is not None else ""
     if isinstance(answer.at, Endpoint):
         claims = f"says it is {html.escape(answer.claims)}" if answer.claims else "an endpoint"

@@ -36,6 +36,7 @@ class Seat:
     drawing: list[Any]
     set: gr.Button
     add: gr.Button
+    told: gr.HTML
 
     @property
     def fields(self) -> list[Any]:
@@ -77,6 +78,7 @@ def build() -> Seat:
         with gr.Row(elem_classes="ts-bar"):
             set_ = gr.Button("Set this pane", variant="primary", size="sm", elem_id="set-pane")
             add = gr.Button("Add as another pane", size="sm", elem_id="add-pane")
+        told = gr.HTML("", elem_id="seat-told", padding=False)
     return Seat(
         box,
         which,
@@ -91,6 +93,7 @@ def build() -> Seat:
         drawing,
         set_,
         add,
+        told,
     )
 
 

@@ -1,5 +1,6 @@
 """What the presses of the Chat tab do: each works on the desk of the session that pressed, and answers with what is then seen."""
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -26,14 +27,31 @@ from .triple import Refs
 from .work import Turn, halt, notice, say, supersede
 
 ALL = "all"
+LETTERS_A_SECOND = 400_000  # of HTML, in one stream of several
 OVER = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # α of the whole strip
 KEY = "chat"  # of the presses of this tab
 VIEWS = 6  # values of `looked`
 FORMS = 2 + 1 + 15 + 2  # and of `formed`
 SAME: list[Any] = [gr.skip()] * FORMS
+EDITING = "Ask puts this prompt in the place of its turn, and takes back all turns after it. Press Edit once more to leave it."
 OLD = "That button is out of date. Press it once more."
 Values = list[Any]
 Pictures = Iterator[Values]
+
+
+class Pace:
+    """Pictures of long answers are large: the next one waits until a browser will have drawn the last one."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() >= self.at
+
+    def sent(self, views: Values) -> Values:
+        letters = sum(len(view) for view in views if isinstance(view, str))
+        self.at = time.monotonic() + letters / LETTERS_A_SECOND
+        return views
 
 
 class Chat:
@@ -55,7 +73,7 @@ class Chat:
             lineup(talk, desk.chosen, desk.planned(self.shared.store), hide) if past else gr.skip(),
             "".join(draw(i, False) for i in range(len(talk.turns) - 1)) if past else gr.skip(),
             draw(len(talk.turns) - 1, True) if talk.turns else EMPTY,
-            told,
+            told if told or past else gr.skip(),  # a picture of what grows wipes nothing away
             self.sent(desk) if past else gr.skip(),
             self.strip(desk, known),
         ]
@@ -191,21 +209,31 @@ class Chat:
         if desk.waiting(given.strip()):  # a double click
             yield [*self.looked(desk, past=False), gr.skip()]
             return
+        try:
+            way = way_of(*form[:-1])
+            text = words(prompt, "The prompt", LONGEST).strip()
+            if not text:
+                raise ChatError("The prompt is empty. Type a question first.")
+        except Exception as error:  # what is being answered goes on
+            yield [*self.wrong(desk, error), given]
+            return
         self.halt(session)
         desk.stop()
         turn = self.turn(session, "ask")
         question = None
         try:
-            way = way_of(*form[:-1])
-            text = words(prompt, "The prompt", LONGEST).strip()
             if desk.dials is not None:  # the number was typed, and Ask was quicker than the dial came to rest
                 desk.dial(*dials)
+            if desk.editing is not None:
+                desk.talk.cut(desk.editing)
+                desk.editing = None
             question = desk.talk.ask(text, [] if to in (None, ALL, "") else [to], bool(form[-1]))
             desk.sent = None
             yield [*self.looked(desk), ""]
+            pace = Pace()
             for _ in desk.stream(self.shared.store, self.voice(desk), turn, question, question.order, way):
-                if turn.current:
-                    yield [*self.looked(desk, past=False), gr.skip()]
+                if turn.current and pace.due():
+                    yield [*pace.sent(self.looked(desk, past=False)), gr.skip()]
             if turn.current:
                 yield [*self.looked(desk), gr.skip()]
         except Exception as error:
@@ -218,11 +246,15 @@ class Chat:
     ) -> Pictures:
         """Answer a question once more in some panes: yields views."""
         yield self.looked(desk)
+        pace = Pace()
         for _ in desk.stream(self.shared.store, self.voice(desk), turn, question, keys, way_of(*form[:-1]), anew):
-            if turn.current:
-                yield self.looked(desk, past=False)
+            if turn.current and pace.due():
+                yield pace.sent(self.looked(desk, past=False))
         if turn.current:
-            yield self.looked(desk)
+            cold = anew and not any(question.answers[k].sampling.temperature for k in keys if k in question.answers)
+            yield self.looked(
+                desk, notice("At temperature 0 every try takes the likeliest tokens again.") if cold else ""
+            )
 
     def scrubs(self, session: str, desk: Desk, dials: Sequence[Any], form: Sequence[Any]) -> Pictures:
         """A dial has come to rest: the chosen pane answers the last prompt again from there. Yields views; raises
@@ -247,7 +279,13 @@ class Chat:
             yield views
             return
         try:
-            if desk.talk.turns and not desk.talk.turns[-1].hidden:
+            way_of(*form[:-1])
+            question = desk.talk.turns[-1] if desk.talk.turns else None
+            said = question.answers.get(desk.chosen) if question else None
+            now = desk.talk.pane(desk.chosen)
+            if said and said.at == now.at and (now.sampling is None or now.sampling == said.sampling):
+                yield self.looked(desk)  # it has answered that already
+            elif question and not question.hidden:
                 yield from self.again(desk, turn, desk.talk.turns[-1], [desk.chosen], form, anew=False)
             else:
                 yield self.looked(desk)
@@ -271,18 +309,20 @@ class Chat:
                 )
             doing = notice("Answering over α …")
             yield self.looked(desk, doing)
+            pace = Pace()
             for _ in desk.over(self.shared.store, self.voice(desk), turn, OVER, way):
-                if turn.current:
-                    yield self.looked(desk, doing, past=False)
+                if turn.current and pace.due():
+                    yield pace.sent(self.looked(desk, doing, past=False))
             if turn.current:
                 yield self.looked(desk)
         except Exception as error:
             yield self.wrong(desk, error)
 
     def acts(
-        self, session: str, refs: Refs, mark: Any, who: Any, dials: Sequence[Any], form: Sequence[Any]
+        self, session: str, refs: Refs, mark: Any, who: Any, typed: Any, dials: Sequence[Any], form: Sequence[Any]
     ) -> Pictures:
-        """A button within the panes, or a dial at rest; `who` stands in the form for the chosen pane. Yields values for (*views,
+        """A button within the panes, or a dial at rest; `who` stands in the form for the chosen pane, and `typed` in
+        the prompt box. Yields values for (*views,
         *forms, prompt, seat.box)."""
         rest: Values = [*SAME, gr.skip(), gr.skip()]
         desk, views = self.found(session, refs)
@@ -304,11 +344,22 @@ class Chat:
             else:
                 prompt, box = self.act(session, desk, str(what), given)
                 keep = what not in ("set", "add", "remove")
-                yield [*self.looked(desk), *self.formed(desk, keep, gone=what == "remove"), prompt, box]
+                if what == "undo" and typed:
+                    prompt = gr.skip()
+                told = notice(EDITING) if desk.editing is not None else ""
+                yield [*self.looked(desk, told), *self.formed(desk, keep, gone=what == "remove"), prompt, box]
+                if what == "add" and desk.talk.turns and not desk.talk.turns[-1].hidden:
+                    yield from self.joined(session, desk, form, rest)
         except (ValueError, TypeError, LookupError, ArithmeticError):
             yield [*self.looked(desk, notice(OLD, "error")), *rest]
         except Exception as error:
             yield [*self.wrong(desk, error), *rest]
+
+    def joined(self, session: str, desk: Desk, form: Sequence[Any], rest: Values) -> Pictures:
+        """A new pane answers the last prompt too."""
+        turn = self.turn(session, "scrub")
+        for views in self.again(desk, turn, desk.talk.turns[-1], [desk.chosen], form, anew=False):
+            yield [*views, *rest]
 
     def retries(self, session: str, desk: Desk, place: int, key: str, form: Sequence[Any]) -> Pictures:
         """The last turn once more by another seed, in one pane or in all: yields views. Raises TransferscopeError."""
@@ -339,11 +390,15 @@ class Chat:
             self.chosen_there(desk)
         elif what == "add":
             desk.chosen, box = talk.add(point(0.5), point=True).key, gr.update(open=True)
-        elif what in ("edit", "undo"):
+        elif what == "edit":
+            place = int(given[0])
+            prompt = "" if place == desk.editing else talk.turn(place).prompt
+            desk.editing = None if place == desk.editing else place
+        elif what == "undo":
             self.halt(session)
             desk.stop()
-            prompt = talk.cut(int(given[0]) if what == "edit" else -1)
-            desk.sent = None
+            prompt = talk.cut(-1)
+            desk.sent = desk.editing = None
         elif what == "vote":
             question, choice = talk.turn(int(given[0])), given[1]
             question.cast(question.order[choice] if isinstance(choice, int) else str(choice), now())
@@ -368,18 +423,18 @@ class Chat:
             desk.note()
 
     def seats(self, session: str, refs: Refs, more: bool, dials: Sequence[Any], fields: Sequence[Any]) -> Values:
-        """Set the chosen pane as the form says, or add one (`more`): views and forms."""
+        """Set the chosen pane as the form says, or add one (`more`): views, forms and what is wrong with it."""
         desk, views = self.found(session, refs)
         if desk is None:
-            return [*views, *SAME]
+            return [*views, *SAME, ""]
         try:
             set_to = seat.seated(desk, *dials, *fields)
             if more:
                 desk.chosen = desk.talk.add(set_to["at"]).key
             desk.talk.change(desk.chosen, **set_to)
-            return [*self.looked(desk), *self.formed(desk)]
+            return [*self.looked(desk), *self.formed(desk), ""]
         except Exception as error:
-            return [*self.wrong(desk, error), *SAME]
+            return [*self.looked(desk), *SAME, notice(say(error), "error")]
 
     def offers(self, session: str, refs: Refs, dials: Sequence[Any], fields: Sequence[Any]) -> str:
         """Which models the endpoint in the form names."""
@@ -411,8 +466,9 @@ class Chat:
         desk, views = self.found(session, refs)
         if desk is None:
             return views
+        desk.stop()
         desk.talk.turns.clear()
-        desk.sent = None
+        desk.sent = desk.editing = None
         return self.looked(desk)
 
     def forgets(self, session: str, refs: Refs) -> str:
