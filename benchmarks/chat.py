@@ -99,7 +99,9 @@ def figures() -> dict[str, float]:
     torch.set_num_threads(threads)
     found = {
         "chat_vs_sequential_pocket": ratio(together, small),
-        "chat_last_pane_first_token_seconds": statistics.median(last_first_token(store, triple, panes) for _ in range(9)),
+        "chat_last_pane_first_token_seconds": statistics.median(
+            last_first_token(store, triple, panes) for _ in range(9)
+        ),
         "chat_cold_last_pane_first_token_seconds": cold,
     }
     large = synthetic.triple(0.1)

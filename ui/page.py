@@ -34,8 +34,15 @@ def build(shared: Shared | None = None) -> gr.Blocks:
     def talked(request: gr.Request, chosen: triple.Refs, pending: Any) -> list[Any]:
         return talk.opened(str(request.session_hash), chosen, pending)
 
-    def linked(request: gr.Request) -> list[Any]:
-        return follow(presets, str(request.query_params))
+    def begin(request: gr.Request) -> Iterator[list[Any]]:
+        """A link fills the form; what stands in it is checked: values for what a link fills, then for what a check fills."""
+        values = follow(presets, str(request.query_params))
+        given = [
+            value if isinstance(value, str) else presets[0].refs[r] for r, value in zip(ROLES, values[2:6], strict=True)
+        ]
+        for told in triple.check(shared, *given):
+            yield [*values, *told]
+            values = [gr.skip() for _ in values]
 
     with gr.Blocks(title="Transferscope", fill_width=True, analytics_enabled=False, delete_cache=(3600, 7200)) as page:
         gr.HTML(HERO, padding=False)
@@ -92,7 +99,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
             tabs,
             link_told,
         ]
-        followed = page.load(linked, None, link_to, **private).then(**checked, **private)
+        followed = page.load(begin, None, [*link_to, refs, first.report, first.download], **private)
         for opened in (followed, *changed):
             opened.then(talked, [refs, asked.pending], [*asked.views, *asked.forms, asked.pending], **private)
             compared_ = opened.then(**then_compare, concurrency_limit=2, concurrency_id="compare", **private)
