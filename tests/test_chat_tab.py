@@ -336,7 +336,6 @@ def test_a_question_that_is_sent_twice_is_asked_once(me):
     assert turns == 1 and "stopped" not in panes and len(server.bodies) <= 1
 
 
-@pytest.mark.xfail(strict=True, reason="the same words count as a double click, whoever they are for and however asked")
 @pytest.mark.parametrize("other", [{"to": "p4"}, {"to": "p6", "system": "Be brief."}])
 def test_the_same_question_to_others_is_no_double_click(me, other):
     with EndpointServer() as server:
@@ -506,14 +505,11 @@ def test_a_prompt_is_edited_and_everything_after_it_goes(me):
     assert DISH.prompt not in me.turn.answers["p4"].sent and MAYOR.prompt in me.turn.answers["p4"].sent
 
 
-CUT = pytest.mark.xfail(strict=True, reason="the turns are cut before it is known whether anybody can be asked")
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
-        pytest.param({"prompt": LONG}, marks=CUT),
-        pytest.param({"to": "nobody"}, marks=CUT),
+        {"prompt": LONG},
+        {"to": "nobody"},
         {"prompt": " "},
         {"seed": -1},
         {"dials": ("x", 1)},
@@ -925,7 +921,6 @@ def test_a_pane_that_was_set_answers_at_once_and_only_where_it_has_to(me):
     assert me.turn.answers["p4"].tokens == 2
 
 
-@pytest.mark.xfail(strict=True, reason="what is at the same place counts as answered already")
 @pytest.mark.parametrize("what", ["error", "own", "corner"])
 def test_a_pane_that_was_set_answers_anew_where_it_would_answer_otherwise(me, what):
     if what == "error":
@@ -1039,7 +1034,6 @@ def test_where_the_dials_asked_nobody_they_ask_when_they_come_to_rest_there_agai
     assert me.turn.answers["p4"].at == point(0.5) and me.told == ""
 
 
-@pytest.mark.xfail(strict=True, reason="whatever rests takes over from what answers, also where it then asks nobody")
 @pytest.mark.parametrize("then", ["same", "letters", "seed", "repeat"])
 def test_dials_that_rest_once_more_and_ask_nobody_let_the_pane_answer_on(me, then):
     """A dial rests also where the focus leaves it."""
@@ -1347,7 +1341,6 @@ def test_votes_are_forgotten_when_that_is_asked_for(me):
     assert blind.votes_file(me.desk) == ""
 
 
-@pytest.mark.xfail(strict=True, reason="two panes of one name are numbered in the order in which chance has shown them")
 def test_votes_for_one_of_two_panes_of_one_name_are_all_for_that_one(me):
     for key in ("p1", "p2", "p3"):
         me.act("remove", key)
@@ -1517,7 +1510,6 @@ def test_what_a_pane_was_sent_is_shown_token_by_token(me):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.xfail(strict=True, reason="what fails before its first item is raised outside of what is caught")
 def test_what_fails_at_once_is_told():
     """As the comparison of two panes does, which would else wait for ever."""
 
@@ -1529,7 +1521,6 @@ def test_what_fails_at_once_is_told():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.xfail(strict=True, reason="the prompts that both models would read after are let go some turns later")
 def test_two_panes_are_compared_on_an_earlier_turn(me, monkeypatch):
     monkeypatch.setattr("transfer.talk.KEPT", 1)
     for to in ("all", "p1", "p1"):

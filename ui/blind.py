@@ -54,7 +54,8 @@ def build() -> Ballots:
 
 def vote_of(turn: Turn, place: int) -> tuple[Vote, dict[str, Any]]:
     """The vote of a turn that has one, the panes called as they are now, and by these names what it was on."""
-    names = labels([turn.panes[key] for key in turn.order])
+    named = labels([turn.panes[key] for key in sorted(turn.order)])  # not as chance has shown them
+    names = {key: named[key] for key in turn.order}
     choice = None if turn.vote in (TIE, BAD) else names[turn.vote]
     on = {name: told(turn, turn.panes[key], turn.answers[key]) for key, name in names.items()}
     return Vote(turn.prompt, tuple(names.values()), choice, turn.vote == BAD, place + 1, turn.voted), on

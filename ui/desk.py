@@ -114,12 +114,17 @@ class Desk:
                     if said and not said.done:
                         question.answers[key] = replace(said, done=True, halted=True)
 
-    def waiting(self, prompt: str) -> bool:
-        """Whether the last turn has that very prompt, and nobody has said a word to it yet."""
+    def waiting(self, prompt: str, keys: Sequence[str], way: Way) -> bool:
+        """Whether the last turn asks that very prompt of the same panes in the same way, and nobody has said a word to it yet."""
         last = self.talk.turns[-1] if self.talk.turns else None
         running = last is not None and any(place == id(last) for place, _ in list(self.owners))
         return (
-            running and last is not None and last.prompt == prompt and not any(a.tokens for a in last.answers.values())
+            running
+            and last is not None
+            and last.prompt == prompt
+            and sorted(last.order) == sorted(keys)
+            and all(one == way for one in last.ways.values())
+            and not any(a.tokens for a in last.answers.values())
         )
 
     @property

@@ -116,6 +116,8 @@ def both(desk: Desk, one: str, other: str) -> tuple[int, Answer, Answer]:
         turn = desk.talk.turns[place]
         a, b = turn.answers.get(one), turn.answers.get(other)
         if a and b and a.tokens and b.tokens and a.done and b.done:
+            if any(isinstance(x.at, Mix) and not x.prompt for x in (a, b)):
+                raise ChatError("That was too many turns ago. Ask both of them something first.")
             if turn.hidden:
                 raise ChatError("The last turn is blind. Vote first.")
             return place, a, b

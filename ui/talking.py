@@ -150,8 +150,9 @@ class Chat:
         for key in self.pressed(session):  # what still answers is of other models, and has no last word here
             supersede(self.shared.turns, key)
         desk, views = self.found(session, refs)
-        if desk is None:  # weights may still be on the Hub: the link's panes wait for them
-            return [*views, *SAME, pending]
+        if desk is None:
+            return [*views, *SAME, pending if self.waiting(refs) else None]
+        desk.stop()
         try:
             for pane in pending or ():
                 self.seatable(desk, pane)
@@ -161,6 +162,13 @@ class Chat:
         except Exception as error:
             return [*self.wrong(desk, error), *self.formed(desk), None]
         return [*self.looked(desk), *self.formed(desk), None]
+
+    def waiting(self, refs: Refs) -> bool:
+        """Whether weights are still on the Hub: the panes of a link wait for them."""
+        try:
+            return bool(self.shared.triple(refs).missing)
+        except Exception:  # there is no such triple at all
+            return False
 
     @staticmethod
     def seatable(desk: Desk, pane: Pane) -> None:
@@ -206,9 +214,6 @@ class Chat:
         if desk is None:
             yield [*views, given]
             return
-        if desk.waiting(given.strip()):  # a double click
-            yield [*self.looked(desk, past=False), gr.skip()]
-            return
         try:
             way = way_of(*form[:-1])
             text = words(prompt, "The prompt", LONGEST).strip()
@@ -217,10 +222,14 @@ class Chat:
         except Exception as error:  # what is being answered goes on
             yield [*self.wrong(desk, error), given]
             return
+        keys = [pane.key for pane in desk.talk.panes] if to in (None, ALL, "") else [to]
+        if desk.waiting(text, keys, way):  # a double click
+            yield [*self.looked(desk, past=False), gr.skip()]
+            return
         self.halt(session)
         desk.stop()
         turn = self.turn(session, "ask")
-        question = None
+        question, before, editing = None, list(desk.talk.turns), desk.editing
         try:
             if desk.dials is not None:  # the number was typed, and Ask was quicker than the dial came to rest
                 desk.dial(*dials)
@@ -237,8 +246,8 @@ class Chat:
             if turn.current:
                 yield [*self.looked(desk), gr.skip()]
         except Exception as error:
-            if question and not question.answers and question in desk.talk.turns:
-                desk.talk.turns.remove(question)
+            if not question or not question.answers:
+                desk.talk.turns[:], desk.editing = before, editing
             yield [*self.wrong(desk, error), given]
 
     def again(
@@ -259,7 +268,6 @@ class Chat:
     def scrubs(self, session: str, desk: Desk, dials: Sequence[Any], form: Sequence[Any]) -> Pictures:
         """A dial has come to rest: the chosen pane answers the last prompt again from there. Yields views; raises
         TransferscopeError."""
-        turn = self.turn(session, "scrub")
         way_of(*form[:-1])  # before anything moves
         question = desk.talk.turns[-1] if desk.talk.turns else None
         if question and question.hidden:
@@ -267,13 +275,13 @@ class Chat:
         moved = desk.dial(*dials)
         then = question.panes.get(desk.chosen) if question else None
         if question and (moved or (then and then.at != desk.talk.pane(desk.chosen).at)):
+            turn = self.turn(session, "scrub")  # what asks nobody takes over from nobody
             yield from self.again(desk, turn, question, [desk.chosen], form, anew=False)
         else:
             yield self.looked(desk)
 
     def repeats(self, session: str, refs: Refs, form: Sequence[Any]) -> Pictures:
         """The chosen pane, which was set anew, answers the last prompt again: yields views."""
-        turn = self.turn(session, "scrub")
         desk, views = self.found(session, refs)
         if desk is None:
             yield views
@@ -283,9 +291,12 @@ class Chat:
             question = desk.talk.turns[-1] if desk.talk.turns else None
             said = question.answers.get(desk.chosen) if question else None
             now = desk.talk.pane(desk.chosen)
-            if said and said.at == now.at and (now.sampling is None or now.sampling == said.sampling):
+            then = question.panes.get(desk.chosen) if question else None
+            same = then and (then.at, then.point, then.sampling) == (now.at, now.point, now.sampling)
+            if said and same and not said.error and not (said.done and said.halted):
                 yield self.looked(desk)  # it has answered that already
             elif question and not question.hidden:
+                turn = self.turn(session, "scrub")
                 yield from self.again(desk, turn, desk.talk.turns[-1], [desk.chosen], form, anew=False)
             else:
                 yield self.looked(desk)

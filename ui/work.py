@@ -34,8 +34,9 @@ def background(make: Callable[[Callable[[], None]], Iterator[Item]], newest: boo
             raise Cancelled("Stopped.")
 
     def run() -> None:
-        work = make(tick)
+        work: Iterator[Item] | None = None
         try:
+            work = make(tick)
             for item in work:
                 out.put(item)
                 tick()
@@ -44,7 +45,7 @@ def background(make: Callable[[Callable[[], None]], Iterator[Item]], newest: boo
         else:
             out.put(end)
         finally:
-            if hasattr(work, "close"):
+            if work is not None and hasattr(work, "close"):
                 work.close()
 
     threading.Thread(target=run, daemon=True).start()
