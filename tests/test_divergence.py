@@ -212,6 +212,7 @@ def test_two_sessions_in_a_store_of_two_do_not_wait_for_each_other(small):
 
 def test_somebody_may_stop_it_anywhere(small):
     store, prompter, ticks = Store(), Prompter(small), []
+    divergence(store, small, prompter, ONE, OTHER, TEXT)  # which builds the models, once
     divergence(store, small, prompter, ONE, OTHER, TEXT, lambda: ticks.append(None))
     assert len(ticks) >= 7  # two models, their two layers, and the figures
 

@@ -233,10 +233,10 @@ def test_overflow_of_the_weights_and_of_what_they_make(family, tmp_path):
 def test_a_point_that_breaks_does_not_end_the_sweep(triple, prompter, monkeypatch):
     move = LiveModel.move
 
-    def failing(self, mix):
+    def failing(self, mix, tick):
         if mix == point(0.5):
             raise RuntimeError("out of memory")
-        return move(self, mix)
+        return move(self, mix, tick)
 
     monkeypatch.setattr(LiveModel, "move", failing)
     rows = list(sweep(Store(), triple("llama"), prompter, along(PATHS["strength"], [0.25, 0.5, 0.75]), [LOSS]))
