@@ -90,3 +90,21 @@ def model(family):
 def shards(family):
     """A folder with a model in several files."""
     return Path(family("qwen2", shard="60KB", roles=("source_base",))["source_base"])
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """What all visitors of a page share."""
+    from ui.shared import Shared
+
+    return Shared()
+
+
+@pytest.fixture
+def me(shared, request):
+    """A visitor of the Chat tab with the demo family."""
+    from .person import Person
+
+    found = Person(shared, f"session of {request.node.name}")
+    yield found
+    assert found.chat.desk(found.session, found.refs).owners == {}  # nobody answers any more
