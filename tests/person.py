@@ -9,7 +9,8 @@ import gradio as gr
 
 from ui.panes import LETTERS
 from ui.presets import read_presets, read_suggestions
-from ui.talking import FORMS, VIEWS, Chat
+from ui.seen import FORMS, VIEWS
+from ui.talking import Chat
 
 from .running import free_port
 

@@ -16,7 +16,7 @@ from transfer.sampling import Sampling
 from transfer.talk import Pane
 from ui import blind, differ, link
 from ui.desk import way_of
-from ui.talking import FORMS, VIEWS
+from ui.seen import FORMS, VIEWS
 from ui.work import background
 
 from .person import (

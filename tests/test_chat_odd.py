@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from transfer.plane import point
 from ui import chat
-from ui.talking import FORMS, VIEWS, Chat
+from ui.seen import FORMS, VIEWS
+from ui.talking import Chat
 
 from .person import (
     DISH,

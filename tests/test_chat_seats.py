@@ -9,7 +9,7 @@ import pytest
 from transfer.endpoint import Endpoint
 from transfer.plane import CORNERS
 from ui import blind, chat, differ, link
-from ui.talking import FORMS, VIEWS
+from ui.seen import FORMS, VIEWS
 
 from .endpoint_server import DONE, EndpointServer, Says, answer, delta, error, refuse
 from .person import (

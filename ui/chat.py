@@ -12,7 +12,8 @@ from .desk import LONGEST
 from .fields import dial, unchecked
 from .panes import EMPTY
 from .presets import Suggestion
-from .talking import ALL, Chat
+from .seen import ALL
+from .talking import Chat
 from .triple import Refs
 from .work import notice, say
 

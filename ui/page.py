@@ -10,7 +10,7 @@ from transfer.errors import PointError
 from transfer.hub import HOSTED
 from transfer.plane import ROLES, Mix
 
-from . import api, chat, compare, export, layers, lineage, link, spectrum, sweep, talking, triple
+from . import api, chat, compare, export, layers, lineage, link, seen, spectrum, sweep, talking, triple
 from .inputs import number
 from .markup import HERO
 from .presets import CUSTOM, Preset, is_pocket, read_presets, read_suggestions
@@ -183,7 +183,7 @@ def build(shared: Shared | None = None) -> gr.Blocks:
         # A point that scoring found is taken to Chat and Export; what is exported follows what was chatted with.
         def to_chat(request: gr.Request, chosen: triple.Refs, mix: Mix | None) -> list[Any]:
             if mix is None:
-                return [gr.skip()] * (talking.VIEWS + talking.FORMS + 3)
+                return [gr.skip()] * (seen.VIEWS + seen.FORMS + 3)
             whole = mix.plain and mix.plane
             export_too = list(mix.plane) if whole and mix.plane else [gr.skip()] * 2
             return [*talk.taken(str(request.session_hash), chosen, mix), *export_too, gr.Tabs(selected="chat")]

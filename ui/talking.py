@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-from analysis.divergence import pieces
 from analysis.sweep import depth
 from transfer.endpoint import Endpoint
 from transfer.endpoint import models as models_of
@@ -17,25 +16,18 @@ from transfer.prompt import Prompter
 from transfer.talk import Pane
 from transfer.talk import Turn as Question
 
-from . import blind, differ, link, seat
+from . import blind, link, seat
 from .desk import LONGEST, Desk, way_of
 from .inputs import words
-from .panes import EMPTY, labels, lineup, named, sent_html, strip_html, turn_html
-from .presets import Suggestion, is_pocket
-from .shared import Shared
+from .seen import ALL, SAME, VIEWS, Seen, Values
 from .triple import Refs
 from .work import Turn, halt, notice, say, supersede
 
-ALL = "all"
 LETTERS_A_SECOND = 400_000  # of HTML, in one stream of several
 OVER = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # α of the whole strip
 KEY = "chat"  # of the presses of this tab
-VIEWS = 6  # values of `looked`
-FORMS = 2 + 1 + 15 + 2  # and of `formed`
-SAME: list[Any] = [gr.skip()] * FORMS
 EDITING = "Ask puts this prompt in the place of its turn, and takes back all turns after it. Press Edit once more to leave it."
 OLD = "That button is out of date. Press it once more."
-Values = list[Any]
 Pictures = Iterator[Values]
 
 
@@ -54,66 +46,8 @@ class Pace:
         return views
 
 
-class Chat:
+class Chat(Seen):
     """For everybody; `form` is always the settings: those of `way_of`, and whether the next turn is blind."""
-
-    def __init__(self, shared: Shared, suggestions: Sequence[Suggestion]):
-        self.shared = shared
-        self.known = {s.prompt: s for s in suggestions}
-
-    # What is seen
-
-    def looked(self, desk: Desk, told: str = "", past: bool = True) -> Values:
-        """Values for ChatTab.views; earlier turns only with `past`: nothing changes in them while the last one grows."""
-        talk = desk.talk
-        known = self.known if is_pocket({role: c.ref for role, c in desk.triple.checkpoints.items()}) else {}
-        draw = lambda place, last: turn_html(talk, place, desk.triple, known, last)
-        hide = bool(talk.turns and talk.turns[-1].hidden)
-        return [
-            lineup(talk, desk.chosen, desk.planned(self.shared.store), hide) if past else gr.skip(),
-            "".join(draw(i, False) for i in range(len(talk.turns) - 1)) if past else gr.skip(),
-            draw(len(talk.turns) - 1, True) if talk.turns else EMPTY,
-            told if told or past else gr.skip(),  # a picture of what grows wipes nothing away
-            self.sent(desk) if past else gr.skip(),
-            self.strip(desk, known),
-        ]
-
-    def strip(self, desk: Desk, known: dict[str, Suggestion]) -> str:
-        answers, at = desk.shown_strip, desk.dials
-        if not answers:
-            return ""
-        shown = known.get(desk.talk.turns[-1].prompt.strip())
-        return strip_html(answers, at[0] if at else None, named(desk.talk.pane(desk.chosen)).name, shown)
-
-    def sent(self, desk: Desk) -> str:
-        if desk.sent is None or desk.sent[0] >= len(desk.talk.turns):
-            return ""
-        turn = desk.talk.turns[desk.sent[0]]
-        found, pane = turn.answers.get(desk.sent[1]), turn.panes.get(desk.sent[1])
-        if not found or not pane or not found.prompt or turn.hidden:
-            return ""
-        texts = pieces(self.shared.prompter(desk.triple), found.prompt)
-        return sent_html(found, labels([pane])[pane.key], texts)
-
-    def formed(self, desk: Desk, keep: bool = False, who: Any = None, gone: bool = False) -> Values:
-        """Values for ChatTab.forms; with `keep` of the choices alone, so that nothing typed is lost. A pane that is `gone` is
-        not asked any more."""
-        at, names = desk.dials, labels(desk.talk.panes)
-        panes = [(f"{i + 1}: {names[p.key]}", p.key) for i, p in enumerate(desk.talk.panes)]
-        dials = [gr.skip()] * 2 if keep or at is None else list(at)
-        listed = [("All panes", ALL), *panes]
-        to = gr.update(choices=listed, value=ALL) if gone else gr.update(choices=listed)
-        return [*dials, to, *seat.filled(desk, keep, who), *differ.choices(desk, keep)]
-
-    def blank(self, why: str) -> Values:
-        """The views where there is no triple to talk to."""
-        return ["", "", EMPTY, notice(why, "error"), "", ""]
-
-    def wrong(self, desk: Desk | None, error: Exception) -> Values:
-        """The views with what went wrong, and nothing lost."""
-        return self.looked(desk, notice(say(error), "error")) if desk else self.blank(say(error))
-
-    # What is pressed
 
     def desk(self, session: str, refs: Refs) -> Desk:
         """Raises TransferscopeError where there is no triple that can answer."""
